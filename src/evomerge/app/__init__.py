@@ -1,0 +1,1 @@
+"""The service: HTTP API, worker, database, command line."""

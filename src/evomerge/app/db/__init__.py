@@ -1,0 +1,1 @@
+"""The database: models, engines and repositories. All SQL lives in this package."""

@@ -1,0 +1,167 @@
+"""Tables. Times are UTC seconds since the epoch, by the database's clock for leases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Json = JSON().with_variant(JSONB(), "postgresql")
+# SQLite counts only an INTEGER primary key up by itself.
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class Table(DeclarativeBase):
+    """Root of the tables."""
+
+
+class Expert(Table):
+    """One member of a pool, by the folder that holds it."""
+
+    __tablename__ = "experts"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    kind: Mapped[str] = mapped_column(String(16))  # lora
+    base: Mapped[str] = mapped_column(String(255))  # name of the base model in settings
+    path: Mapped[str] = mapped_column(Text)
+    content_hash: Mapped[str] = mapped_column(String(64), index=True)
+    info: Mapped[dict[str, Any]] = mapped_column(Json)  # rank, modules, parameters
+    meta: Mapped[dict[str, str]] = mapped_column("metadata", Json)
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class Pool(Table):
+    """A named list of experts over one base."""
+
+    __tablename__ = "pools"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    base: Mapped[str] = mapped_column(String(255))
+    meta: Mapped[dict[str, str]] = mapped_column("metadata", Json)
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class PoolMember(Table):
+    """Expert number `position` of a pool."""
+
+    __tablename__ = "pool_members"
+
+    pool_id: Mapped[str] = mapped_column(
+        ForeignKey("pools.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    expert_id: Mapped[str] = mapped_column(ForeignKey("experts.id"), index=True)
+
+
+class Dataset(Table):
+    """Rows in their normal form, in a file named by their hash."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    kind: Mapped[str] = mapped_column(String(16))  # completion | choice | text
+    content_hash: Mapped[str] = mapped_column(String(64), index=True)
+    rows: Mapped[int] = mapped_column(Integer)
+    path: Mapped[str] = mapped_column(Text)
+    meta: Mapped[dict[str, str]] = mapped_column("metadata", Json)
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class Job(Table):
+    """One merge job, its lease and its outcome.
+
+    status: queued | running | pausing | paused | cancelling | succeeded | failed | cancelled.
+    `lease_token` grows at every claim; each write of a worker checks it in the same transaction.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_queue", "status", "created_at"),
+        Index("ix_jobs_created", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))  # merge
+    name: Mapped[str | None] = mapped_column(String(128), index=True)
+    status: Mapped[str] = mapped_column(String(16))
+    spec: Mapped[dict[str, Any]] = mapped_column(Json)  # resolved: every default written out
+    inputs: Mapped[dict[str, Any]] = mapped_column(Json)  # ids, hashes and paths at creation
+    meta: Mapped[dict[str, str]] = mapped_column("metadata", Json)
+    stop_request: Mapped[str | None] = mapped_column(String(16))  # pause | cancel
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_token: Mapped[int] = mapped_column(Integer, default=0)
+    lease_until: Mapped[float | None] = mapped_column(Float)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    seconds_used: Mapped[float] = mapped_column(Float, default=0.0)  # over all attempts
+    progress: Mapped[dict[str, Any]] = mapped_column(Json)
+    result: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    created_at: Mapped[float] = mapped_column(Float)
+    started_at: Mapped[float | None] = mapped_column(Float)
+    finished_at: Mapped[float | None] = mapped_column(Float)
+
+
+class Evaluation(Table):
+    """One scored candidate. This log is the search's checkpoint."""
+
+    __tablename__ = "evaluations"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    # Order of the stage in the search, so that the key sorts as the search ran.
+    stage_number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    stage: Mapped[str] = mapped_column(String(32))
+    generation: Mapped[int] = mapped_column(Integer, primary_key=True)
+    index: Mapped[int] = mapped_column(Integer, primary_key=True)
+    groups: Mapped[int] = mapped_column(Integer)
+    alpha: Mapped[bytes] = mapped_column(LargeBinary)  # float64, little-endian, C order
+    beta: Mapped[bytes] = mapped_column(LargeBinary)
+    loss: Mapped[float | None] = mapped_column(Float)  # unpenalised mean; null for NaN
+    losses: Mapped[bytes] = mapped_column(LargeBinary)  # float64, one an example
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float] = mapped_column(Float)
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class Event(Table):
+    """One line of a job's history."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_job", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    created_at: Mapped[float] = mapped_column(Float)
+    level: Mapped[str] = mapped_column(String(8))  # info | warn | error
+    type: Mapped[str] = mapped_column(String(16))  # message | metrics
+    message: Mapped[str] = mapped_column(Text)
+    data: Mapped[dict[str, Any]] = mapped_column(Json)
+
+
+class IdempotencyKey(Table):
+    """The answer already given to a POST, kept so that a repeated one gets it again."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (UniqueConstraint("key", "route"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    key: Mapped[str] = mapped_column(String(255))
+    route: Mapped[str] = mapped_column(String(255))
+    body_hash: Mapped[str] = mapped_column(String(64))
+    resource_id: Mapped[str] = mapped_column(String(40))
+    created_at: Mapped[float] = mapped_column(Float)

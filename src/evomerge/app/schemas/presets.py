@@ -1,0 +1,34 @@
+"""Named sets of search parameters, filled in under the fields that a spec gives."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Preset = Literal["default", "paper"]
+
+# Evo-Merging's released recipe: 20 candidates a generation, 400 then 800 evaluations.
+_PAPER: dict[str, Any] = {
+    "population": 20,
+    "stages": ["denoising", "scaling"],
+    "denoising": {"evaluations": 400, "sigma": 0.05, "l1": 0.05, "start": 1.0},
+    "scaling": {"evaluations": 800, "sigma": 0.05, "l1": 0.05, "start": "uniform"},
+}
+
+_DEFAULT: dict[str, Any] = {
+    "stages": ["scaling", "denoising"],
+    "patience": 12,
+    "denoising": {"evaluations": 100, "sigma": 0.1, "l1": 0.01, "start": 1.0},
+    "scaling": {"evaluations": 300, "sigma": 0.1, "l1": 0.01, "start": "best_expert"},
+}
+
+METHOD_PRESETS: dict[Preset, dict[str, Any]] = {"default": _DEFAULT, "paper": _PAPER}
+
+
+def filled(given: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+    """`given` with the fields that it lacks taken from `preset`, nested objects alike."""
+    merged = dict(preset)
+    for key, value in given.items():
+        below = preset.get(key)
+        both = isinstance(value, dict) and isinstance(below, dict)
+        merged[key] = filled(value, below) if both else value  # type: ignore[arg-type]
+    return merged

@@ -1,0 +1,248 @@
+"""The spec of a merge job: one model for HTTP bodies, YAML files and the docs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from evomerge.app.schemas.base import Body, Metadata, Name
+from evomerge.app.schemas.presets import METHOD_PRESETS, Preset, filled
+
+Metric = Literal[
+    "cross_entropy",
+    "exact_match",
+    "token_f1",
+    "item_f1",
+    "choice_accuracy",
+    "rouge_l",
+    "chrf",
+]
+Start = Literal["best_expert", "uniform", "zeros"]
+
+
+class WeightedDataset(Body):
+    """One dataset of an objective and how much it counts."""
+
+    dataset: str = Field(description="Id or name of a dataset.", examples=["ds_film"])
+    weight: float = Field(1.0, gt=0, le=1e6, description="Weight of this dataset's mean loss.")
+
+
+class Objective(Body):
+    """What the search minimises and how its result is proven."""
+
+    datasets: list[WeightedDataset] = Field(
+        min_length=1,
+        max_length=64,
+        description="Several datasets give one merged model for several tasks.",
+    )
+    metric: Metric = Field(
+        "cross_entropy",
+        description="What the search minimises (one minus the score for scores).",
+    )
+    report: list[Metric] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Metrics measured on held-out data beside the search metric.",
+    )
+    held_out: float = Field(
+        0.5, gt=0, lt=1, description="Share of each dataset that the search never sees."
+    )
+    search_examples: int | None = Field(
+        None, ge=1, description="Use at most this many search examples of each dataset."
+    )
+    held_out_examples: int | None = Field(
+        None, ge=1, description="Use at most this many held-out examples of each dataset."
+    )
+    max_new_tokens: int = Field(64, ge=1, le=1024, description="Limit of greedy generation.")
+    context_tokens: int | None = Field(
+        None,
+        ge=8,
+        description="Cut the prompt of longer rows from the left to this many tokens in all; "
+        "without it a row longer than the model's context is an error.",
+    )
+    answer_prefix: str = Field(
+        " ", max_length=64, description="Written between prompt and completion."
+    )
+    end_of_text: bool = Field(True, description="Whether the answer ends with end-of-text.")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [d.dataset for d in self.datasets]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"datasets: {name!r} stands more than once")
+        return self
+
+
+class Bounds(Body):
+    """An interval, low < high."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low={self.low} must be below high={self.high}")
+        return self
+
+
+class DenoisingStage(Body):
+    """Stage 1: CMA-ES over alpha, what fraction of each expert to keep."""
+
+    evaluations: int = Field(400, ge=1, le=1_000_000)
+    sigma: float = Field(0.05, gt=0, le=10)
+    bounds: Bounds = Bounds(low=0.0, high=1.0)
+    l1: float = Field(0.05, ge=0, le=100, description="Penalty on the mean of |alpha|.")
+    start: float = Field(1.0, ge=0, le=1, description="Every alpha at the start.")
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        if self.bounds.low < 0 or self.bounds.high > 1:
+            raise ValueError(
+                f"bounds=[{self.bounds.low}, {self.bounds.high}] must lie within [0, 1]"
+            )
+        if not self.bounds.low <= self.start <= self.bounds.high:
+            raise ValueError(
+                f"start={self.start} lies outside bounds=[{self.bounds.low}, {self.bounds.high}]"
+            )
+        return self
+
+
+class ScalingStage(Body):
+    """Stage 2: CMA-ES over beta, the signed weight of each expert."""
+
+    evaluations: int = Field(800, ge=1, le=1_000_000)
+    sigma: float = Field(0.05, gt=0, le=10)
+    bounds: Bounds = Bounds(low=-1.5, high=1.5)
+    l1: float = Field(0.05, ge=0, le=100, description="Penalty on the mean of |beta|.")
+    start: Start = Field("uniform", description="Where the search begins.")
+    sign: Literal["signed", "nonnegative"] = Field(
+        "signed", description="nonnegative forbids negative weights (an ablation)."
+    )
+
+
+class _Population(Body):
+    population: int | None = Field(
+        None,
+        ge=2,
+        le=10_000,
+        description="Candidates a generation; by default 4 + 3 ln(dimension), the paper has 20.",
+    )
+    patience: int | None = Field(
+        None, ge=1, description="Stop a stage after this many generations without a better best."
+    )
+    diagonal_above: int = Field(
+        200, ge=1, description="Diagonal covariance for more dimensions than this."
+    )
+
+
+class EvoMergingMethod(_Population):
+    """The paper's two-stage search."""
+
+    name: Literal["evo-merging"] = "evo-merging"
+    preset: Preset = Field(
+        "default",
+        description="Values of every field you do not give. paper: the published recipe exactly.",
+    )
+    stages: list[Literal["denoising", "scaling"]] = Field(
+        default_factory=lambda: ["denoising", "scaling"],
+        min_length=1,
+        max_length=2,
+        description="In the order they run; one stage alone is an ablation.",
+    )
+    denoising: DenoisingStage = Field(default_factory=DenoisingStage)
+    scaling: ScalingStage = Field(default_factory=ScalingStage)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return filled(data, METHOD_PRESETS.get(data.get("preset", "default"), {}))
+
+    @model_validator(mode="after")
+    def _distinct_stages(self) -> Self:
+        if len(set(self.stages)) != len(self.stages):
+            raise ValueError(f"stages={self.stages!r} names a stage twice")
+        return self
+
+
+class CmaMethod(_Population):
+    """CMA-ES over beta alone."""
+
+    name: Literal["cma"] = "cma"
+    scaling: ScalingStage = Field(default_factory=ScalingStage)
+
+
+class RandomMethod(Body):
+    """Random search over beta, uniform in its bounds."""
+
+    name: Literal["random"] = "random"
+    population: int | None = Field(None, ge=2, le=10_000)
+    evaluations: int = Field(800, ge=1, le=1_000_000)
+    bounds: Bounds = Bounds(low=-1.5, high=1.5)
+
+
+Method = Annotated[EvoMergingMethod | CmaMethod | RandomMethod, Field(discriminator="name")]
+
+
+class Budget(Body):
+    """Hard limits; reaching one ends the job with its best so far."""
+
+    evaluations: int | None = Field(None, ge=1, description="Candidates scored on search data.")
+    seconds: float | None = Field(None, gt=0, description="Running time, over all attempts.")
+    tokens: int | None = Field(None, ge=1, description="Tokens scored.")
+
+
+class Output(Body):
+    """What is written when the job succeeds."""
+
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    rank: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Compress an exact merge to this rank by SVD; by default it is kept exact.",
+    )
+    full_checkpoint: bool = Field(False, description="Also merge the adapter into its base.")
+
+
+class MergeJobSpec(Body):
+    """A merge job: pool, dataset, budget in; one merged model, with proof, out."""
+
+    name: Name | None = None
+    pool: str | None = Field(None, description="Id or name of a pool.", examples=["relatives"])
+    experts: list[str] | None = Field(
+        None, min_length=1, max_length=4096, description="Ids or names of experts, in order."
+    )
+    space: Literal["lora"] = "lora"
+    composition: Literal["factor", "exact"] = Field(
+        "exact",
+        description="factor: the paper's shared beta on both factors, and what preset paper "
+        "means; exact: no cross terms.",
+    )
+    layer_groups: int = Field(
+        1, ge=1, le=1024, description="Weights for each of this many groups of layers."
+    )
+    objective: Objective
+    method: Method = Field(default_factory=EvoMergingMethod)
+    budget: Budget = Field(default_factory=Budget)
+    output: Output = Field(default_factory=Output)
+    seed: int = Field(7, ge=0, le=2**32 - 1)
+    metadata: Metadata = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paper(cls, data: Any) -> Any:
+        method = data.get("method") if isinstance(data, dict) else None
+        if isinstance(method, dict) and method.get("preset") == "paper":
+            return filled(data, {"composition": "factor"})
+        return data
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.pool is None) == (self.experts is None):
+            raise ValueError("give either pool or experts")
+        return self

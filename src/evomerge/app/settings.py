@@ -1,0 +1,56 @@
+"""Settings from the environment (`EVOMERGE_*`), read once at the edge and passed in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Everything that a deployment decides."""
+
+    model_config = SettingsConfigDict(env_prefix="EVOMERGE_", env_nested_delimiter="__")
+
+    data_dir: Path = Field(Path(".evomerge"), description="Datasets, uploads and artifacts.")
+    database_url: str | None = Field(
+        None,
+        description="sqlite+aiosqlite:///… or postgresql+psycopg://…; a SQLite file in data_dir "
+        "by default.",
+    )
+    roots: list[Path] = Field(
+        default_factory=list,
+        description="Folders below which experts and datasets may be registered by path.",
+    )
+    bases: dict[str, Path] = Field(
+        default_factory=dict,
+        description="Base models by name: folders in the Hugging Face safetensors format.",
+    )
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    api_keys: list[SecretStr] = Field(
+        default_factory=list, description="Keys that clients may present; empty asks for none."
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, or a device map.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto is float32 on a CPU and bfloat16 on CUDA."
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads of a worker's forward.")
+    batch_tokens: int = Field(4096, ge=64, description="Tokens of one forward at most.")
+    max_upload_bytes: int = Field(512 * 2**20, ge=1)
+    max_body_bytes: int = Field(2 * 2**20, ge=1)
+    max_pool_experts: int = Field(4096, ge=1)
+    max_dataset_rows: int = Field(1_000_000, ge=1)
+    lease_seconds: float = Field(5.0, gt=0)
+    beat_seconds: float = Field(1.0, gt=0)
+    poll_seconds: float = Field(0.5, gt=0)
+    max_attempts: int = Field(5, ge=1)
+
+    @property
+    def url(self) -> str:
+        """The database's address."""
+        if self.database_url:
+            return self.database_url
+        return f"sqlite+aiosqlite:///{(self.data_dir / 'evomerge.db').absolute()}"

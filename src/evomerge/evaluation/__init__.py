@@ -1,0 +1,1 @@
+"""What "better" means: examples, splits, metrics, intervals."""

@@ -1,0 +1,1 @@
+"""Realise candidates: arrays and tensors in, arrays and tensors out."""
