@@ -1,0 +1,1 @@
+"""LoRA experts: read, stack, sparsify, combine, store. The only merging rooms that need torch."""
