@@ -1,0 +1,292 @@
+"""Everything that speaks HTTP to the outside: clients, timeouts, errors.
+
+The only module of the package that imports httpx; a test holds that rule. Tests reach no network:
+they inject a transport.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from evomerge.connectors.base import ConnectorError
+
+Transport = httpx.AsyncBaseTransport
+Params = Mapping[str, str | int | float | bool]
+
+
+class HttpError(ConnectorError):
+    """Root of what can go wrong between here and a server."""
+
+
+class BadAddressError(HttpError):
+    """The address is not one that can be called."""
+
+
+class UnreachableError(HttpError):
+    """No answer: refused, lost, or too slow."""
+
+
+class BadAnswerError(HttpError):
+    """An answer that is not what the protocol promises."""
+
+
+class StatusError(HttpError):
+    """The server refused, with a status of 400 or more.
+
+    Attributes:
+        status: the HTTP status.
+        message: the server's own words.
+        param: the field that it names, if it names one.
+        code: its machine-readable reason, if it gives one.
+    """
+
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds to wait for a connection, and for each read or write on it."""
+
+    connect: float = 5.0
+    read: float = 60.0
+    write: float = 60.0
+
+
+@dataclass(frozen=True)
+class ServerSentEvent:
+    """One event of a `text/event-stream`."""
+
+    data: str
+    event: str = "message"
+    id: str | None = None
+
+    def json(self) -> Any:
+        """The data as JSON.
+
+        Raises:
+            BadAnswerError: it is not JSON.
+        """
+        return _json(self.data)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of a multipart body, read from disk while it is sent."""
+
+    field: str
+    path: Path
+
+
+class HttpClient:
+    """A connection pool to one server. Use as an async context manager."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        key: str | None = None,
+        timeouts: Timeouts | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        """
+        Args:
+            base_url: such as http://127.0.0.1:8000.
+            key: sent as a bearer token; never shown in an error.
+            timeouts: defaults suit an API on the same network.
+            headers: sent with every request.
+            transport: what carries the requests; the network by default.
+
+        Raises:
+            BadAddressError: base_url is not http(s), has no host, or carries a password.
+        """
+        timeouts = timeouts or Timeouts()
+        bearer = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.AsyncClient(
+            base_url=_checked(base_url),
+            headers={**bearer, **(headers or {})},
+            timeout=httpx.Timeout(
+                timeouts.read, connect=timeouts.connect, write=timeouts.write, pool=timeouts.connect
+            ),
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        await self._client.__aexit__(*exc)
+
+    async def json(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Send `body` as JSON; the answer's JSON, or None for an empty answer.
+
+        Raises:
+            UnreachableError, StatusError, BadAnswerError.
+        """
+        async with self._answer(method, path, params=params, json=body, headers=headers) as answer:
+            text = (await answer.aread()).decode("utf-8", "replace")
+            return _json(text) if text else None
+
+    async def upload(
+        self,
+        path: str,
+        parts: list[Part],
+        *,
+        fields: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """POST files and form fields as multipart; the answer's JSON.
+
+        Raises:
+            OSError: a file cannot be read.
+            UnreachableError, StatusError, BadAnswerError.
+        """
+        opened = [(part.field, (part.path.name, part.path.open("rb"))) for part in parts]
+        try:
+            async with self._answer(
+                "POST", path, files=opened, data=dict(fields or {}), headers=headers
+            ) as answer:
+                return _json((await answer.aread()).decode("utf-8", "replace"))
+        finally:
+            for _, (_, file) in opened:
+                file.close()
+
+    async def download(self, path: str, target: Path) -> int:
+        """GET into the file `target`, which appears only when it is whole; its size in bytes.
+
+        Raises:
+            OSError: the file cannot be written.
+            UnreachableError, StatusError, BadAnswerError.
+        """
+        partial = target.with_name(f".{target.name}.partial")
+        size = 0
+        try:
+            async with self._answer("GET", path) as answer:
+                with partial.open("wb") as file:
+                    async for chunk in answer.aiter_bytes():
+                        size += file.write(chunk)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return size
+
+    async def events(
+        self, path: str, *, params: Params | None = None, last_id: str | None = None
+    ) -> AsyncIterator[ServerSentEvent]:
+        """The server-sent events of `path`, from after `last_id` on, until the server ends them.
+
+        Raises:
+            UnreachableError, StatusError, BadAnswerError.
+        """
+        headers = {"Accept": "text/event-stream"}
+        if last_id is not None:
+            headers["Last-Event-ID"] = last_id
+        async with self._answer("GET", path, params=params, headers=headers) as answer:
+            kind = answer.headers.get("content-type", "")
+            if not kind.startswith("text/event-stream"):
+                raise BadAnswerError(f"expected an event stream from {path}, got {kind!r}")
+            async for event in _events(_lines(answer.aiter_bytes())):
+                yield event
+
+    @asynccontextmanager
+    async def _answer(
+        self, method: str, path: str, **request: Any
+    ) -> AsyncIterator[httpx.Response]:
+        """The open answer of one request; transport errors inside the block become ours."""
+        try:
+            async with self._client.stream(method, path, **request) as answer:
+                if answer.status_code >= 400:
+                    raise _refusal(
+                        answer.status_code, (await answer.aread()).decode("utf-8", "replace")
+                    )
+                yield answer
+        except httpx.TimeoutException as error:
+            raise UnreachableError(f"{self._client.base_url} did not answer in time") from error
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise UnreachableError(f"cannot reach {self._client.base_url}: {reason}") from error
+        except (httpx.DecodingError, httpx.TooManyRedirects) as error:
+            raise BadAnswerError(f"{self._client.base_url}: {error}") from error
+
+
+def _checked(base_url: str) -> httpx.URL:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        raise BadAddressError(f"base_url={base_url!r}: {error}") from error
+    if url.userinfo:
+        raise BadAddressError("base_url must carry no user or password; give the key by itself")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise BadAddressError(f"base_url={base_url!r} must look like http://host:port")
+    return url
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise BadAnswerError(f"expected JSON, got {text[:200]!r}") from error
+
+
+def _refusal(status: int, text: str) -> StatusError:
+    """The error in an OpenAI-style envelope, or the bare text of another server."""
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = None
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if isinstance(error, dict) and isinstance(error.get("message"), str):
+        return StatusError(status, error["message"], error.get("param"), error.get("code"))
+    return StatusError(status, text[:500].strip() or f"status {status} without a word")
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """Split at newlines alone: str.splitlines would also cut inside JSON, at U+2028 say."""
+    rest = b""
+    async for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line.removesuffix(b"\r").decode("utf-8", "replace")
+
+
+async def _events(lines: AsyncIterator[str]) -> AsyncIterator[ServerSentEvent]:
+    """Parse an event stream (WHATWG HTML, section 9.2.6)."""
+    data: list[str] = []
+    event, last_id = "message", None
+    async for line in lines:
+        if not line:
+            if data:
+                yield ServerSentEvent("\n".join(data), event, last_id)
+            data, event = [], "message"
+            continue
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            data.append(value)
+        elif field == "event":
+            event = value
+        elif field == "id":
+            last_id = value
