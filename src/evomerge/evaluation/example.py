@@ -32,3 +32,10 @@ class Example:
     def answer(self) -> int | None:
         """Index of the right choice; None where there are no choices."""
         return self.choices.index(self.completion) if self.choices else None
+
+    @property
+    def kind(self) -> DatasetKind:
+        """What sort of row this is; all rows of a dataset are of one kind."""
+        if self.choices:
+            return "choice"
+        return "completion" if self.prompt else "text"
