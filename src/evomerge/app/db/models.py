@@ -12,6 +12,7 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    MetaData,
     String,
     Text,
     UniqueConstraint,
@@ -26,6 +27,16 @@ BigId = BigInteger().with_variant(Integer(), "sqlite")
 
 class Table(DeclarativeBase):
     """Root of the tables."""
+
+    # Names for every constraint, so that a later migration can point at them.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
 
 
 class Expert(Table):
@@ -133,6 +144,8 @@ class Evaluation(Table):
     beta: Mapped[bytes] = mapped_column(LargeBinary)
     loss: Mapped[float | None] = mapped_column(Float)  # unpenalised mean; null for NaN
     losses: Mapped[bytes] = mapped_column(LargeBinary)  # float64, one an example
+    # What each example counts in the mean; kept on held-out rows, whose intervals need it.
+    weights: Mapped[bytes | None] = mapped_column(LargeBinary)
     tokens: Mapped[int] = mapped_column(BigInteger)
     seconds: Mapped[float] = mapped_column(Float)
     created_at: Mapped[float] = mapped_column(Float)
