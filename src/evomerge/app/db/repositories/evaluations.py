@@ -1,0 +1,124 @@
+"""The log of scored candidates, which is the search's checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import func, insert, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from evomerge.app.db.engine import epoch
+from evomerge.app.db.models import Evaluation
+from evomerge.optimizers.candidate import Candidate, FloatArray
+
+_FLOAT = np.dtype("<f8")
+Key = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One scored candidate, as it is logged.
+
+    Attributes:
+        stage_number, stage, generation, index: its place in the search.
+        loss: the mean that the search is told; NaN where the candidate broke.
+        losses: (examples,) float64.
+        weights: (examples,) float64 where the statistics need them, else None.
+        tokens, seconds: its share of what its batch cost.
+    """
+
+    stage_number: int
+    stage: str
+    generation: int
+    index: int
+    candidate: Candidate
+    loss: float
+    losses: FloatArray
+    tokens: int
+    seconds: float
+    weights: FloatArray | None = None
+
+
+async def append(session: AsyncSession, job_id: str, rows: Sequence[Scored]) -> None:
+    """Log candidates. Call it in the transaction that fenced the lease.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: one of them is logged already.
+    """
+    if rows:
+        await session.execute(
+            insert(Evaluation).values(created_at=epoch()), [_values(job_id, row) for row in rows]
+        )
+
+
+async def log(session: AsyncSession, job_id: str) -> list[Scored]:
+    """Everything logged of a job, in the order of the search."""
+    query = (
+        select(Evaluation)
+        .where(Evaluation.job_id == job_id)
+        .order_by(Evaluation.stage_number, Evaluation.generation, Evaluation.index)
+    )
+    return [scored(row) for row in await session.scalars(query)]
+
+
+async def page(
+    session: AsyncSession, job_id: str, *, after: Key | None = None, limit: int = 100
+) -> Sequence[Evaluation]:
+    """Rows after the key (stage_number, generation, index), in the order of the search."""
+    key = (Evaluation.stage_number, Evaluation.generation, Evaluation.index)
+    query = select(Evaluation).where(Evaluation.job_id == job_id).order_by(*key).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(*key) > after)
+    return (await session.scalars(query)).all()
+
+
+async def count(session: AsyncSession, job_id: str) -> int:
+    """How many candidates are logged."""
+    query = select(func.count()).select_from(Evaluation).where(Evaluation.job_id == job_id)
+    return await session.scalar(query) or 0
+
+
+def scored(row: Evaluation) -> Scored:
+    """A logged row with its arrays read."""
+    shape = (row.groups, -1)
+    return Scored(
+        stage_number=row.stage_number,
+        stage=row.stage,
+        generation=row.generation,
+        index=row.index,
+        candidate=Candidate(_array(row.alpha).reshape(shape), _array(row.beta).reshape(shape)),
+        loss=math.nan if row.loss is None else row.loss,
+        losses=_array(row.losses),
+        tokens=row.tokens,
+        seconds=row.seconds,
+        weights=None if row.weights is None else _array(row.weights),
+    )
+
+
+def _values(job_id: str, row: Scored) -> dict[str, object]:
+    return {
+        "job_id": job_id,
+        "stage_number": row.stage_number,
+        "stage": row.stage,
+        "generation": row.generation,
+        "index": row.index,
+        "groups": row.candidate.groups,
+        "alpha": _bytes(row.candidate.alpha),
+        "beta": _bytes(row.candidate.beta),
+        "loss": row.loss if math.isfinite(row.loss) else None,
+        "losses": _bytes(row.losses),
+        "weights": None if row.weights is None else _bytes(row.weights),
+        "tokens": row.tokens,
+        "seconds": row.seconds,
+    }
+
+
+def _bytes(array: FloatArray) -> bytes:
+    return np.ascontiguousarray(array, dtype=_FLOAT).tobytes()
+
+
+def _array(data: bytes) -> FloatArray:
+    return np.frombuffer(data, dtype=_FLOAT).astype(np.float64)
