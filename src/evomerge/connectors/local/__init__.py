@@ -1,0 +1,1 @@
+"""Local models through torch. Importing this package alone does not import torch."""
