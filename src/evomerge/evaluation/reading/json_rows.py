@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
 from typing import BinaryIO
 
 from evomerge.evaluation.errors import RowError, short
@@ -35,10 +36,8 @@ def read_jsonl(stream: BinaryIO, limits: Limits) -> Records:
 def _parsed(row: int, text: str) -> Record | RowError:
     try:
         return record(row, _DECODER.decode(text))
-    except ValueError as error:
-        return _invalid(row, text, 0, error)
-    except RecursionError:
-        return RowError(row, None, f"is nested too deeply: {short(text)}")
+    except (ValueError, RecursionError) as error:
+        return _invalid(row, text, error)
 
 
 def read_json(stream: BinaryIO, limits: Limits) -> Records:
@@ -49,16 +48,21 @@ def read_json(stream: BinaryIO, limits: Limits) -> Records:
     text = decoded(without_bom(stream.read()))
     if not text.strip(_BLANKS):
         return
-    start = _Scan(text)
+    scan = _Scan(text)
     try:
-        found = _seek_array(start)
+        refusal = _seek_array(scan)
     except (ValueError, RecursionError) as error:
-        yield _invalid(None, text, start.at, error)
+        refusal = _invalid(None, text, error)
+    if refusal is not None:
+        yield refusal
         return
-    if found is not None:
-        yield found
+    closed = yield from _elements(scan)
+    if not closed:
         return
-    yield from _elements(start)
+    try:
+        _finish(scan)
+    except (ValueError, RecursionError) as error:
+        yield _invalid(None, text, error)
 
 
 class _Scan:
@@ -86,62 +90,75 @@ class _Scan:
         self.skip()
         return value
 
+    def key(self) -> object:
+        """The name of a member, and go behind its colon."""
+        key = self.value()
+        if not self.takes(":"):
+            raise self.expected("':' delimiter")
+        return key
+
+    def expected(self, what: str) -> json.JSONDecodeError:
+        return json.JSONDecodeError(f"Expecting {what}", self.text, self.at)
+
 
 def _seek_array(scan: _Scan) -> RowError | None:
     """Go behind the opening bracket of the rows; what is wrong if there is none."""
+    wanted = 'must be an array or {"data": [...]}'
     if scan.takes("["):
         return None
     if not scan.takes("{"):
-        return RowError(None, None, f'must be an array or {{"data": [...]}}: {short(scan.text)}')
-    seen = []
+        return RowError(None, None, f"{wanted}, got {short(scan.text)}")
+    seen: list[str] = []
     while not scan.takes("}"):
-        key = scan.value()
-        if not scan.takes(":"):
-            raise json.JSONDecodeError("Expecting ':' delimiter", scan.text, scan.at)
+        if seen and not scan.takes(","):
+            raise scan.expected("',' delimiter")
+        key = scan.key()
         if key == "data" and scan.takes("["):
             return None
-        seen.append(str(key))
+        seen.append(short(key))
         scan.value()
-        scan.takes(",")
-    return RowError(
-        None,
-        None,
-        f'must be an array or {{"data": [...]}}, got an object with the fields '
-        f"{', '.join(map(short, seen)) or '(none)'}; one object a line is the format jsonl",
-    )
+    fields = ", ".join(seen[:20]) or "(none)"
+    hint = "one object a line is the format jsonl"
+    return RowError(None, None, f"{wanted}, got an object with the fields {fields}; {hint}")
 
 
-def _elements(scan: _Scan) -> Records:
-    """The rows of the array just opened."""
+def _elements(scan: _Scan) -> Generator[Record | RowError, None, bool]:
+    """The rows of the array just opened; whether it was read to its end."""
     row = 0
     if scan.takes("]"):
-        return
+        return True
     while True:
         row += 1
         try:
             yield record(row, scan.value())
+            if scan.takes("]"):
+                return True
+            if not scan.takes(","):
+                raise scan.expected("',' or ']'")
         except (ValueError, RecursionError) as error:
-            yield _invalid(row, scan.text, scan.at, error)
-            return
-        if scan.takes("]"):
-            return
-        if not scan.takes(","):
-            yield RowError(
-                row,
-                None,
-                f"is followed by neither ',' nor ']': {short(scan.text[scan.at : scan.at + 61])}",
-            )
-            return
+            yield _invalid(row, scan.text, error)
+            return False
 
 
-def _invalid(
-    row: int | None, text: str, start: int, error: ValueError | RecursionError
-) -> RowError:
+def _finish(scan: _Scan) -> None:
+    """What follows the rows: the rest of the object around them, if any, and nothing more."""
+    if scan.text.lstrip(_BLANKS).startswith("{"):
+        while not scan.takes("}"):
+            if not scan.takes(","):
+                raise scan.expected("',' delimiter")
+            if scan.key() == "data":
+                raise ValueError("the field 'data' stands twice")
+            scan.value()
+    if scan.at < len(scan.text):
+        raise json.JSONDecodeError("Extra data", scan.text, scan.at)
+
+
+def _invalid(row: int | None, text: str, error: ValueError | RecursionError) -> RowError:
     if isinstance(error, RecursionError):
         return RowError(row, None, "is nested too deeply")
     if not isinstance(error, json.JSONDecodeError):
         return RowError(row, None, f"is not valid JSON: {error}")
-    near = short(text[max(start, error.pos - 20) :][:61])
+    near = short(text[max(0, error.pos - 20) :][:61])
     return RowError(row, None, f"is not valid JSON: {error.msg}, near {near}")
 
 
