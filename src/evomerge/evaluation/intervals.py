@@ -15,11 +15,12 @@ from statistics import NormalDist
 import numpy as np
 
 from evomerge.evaluation.errors import InvalidArgumentError
-from evomerge.evaluation.objective import FloatArray, Objective
+from evomerge.evaluation.objective import Objective
+from evomerge.optimizers.candidate import FloatArray
 
 RESAMPLES = 9_999
-# Counts of one block of resamples, so that memory stays near 16 MB whatever the size.
-_BLOCK = 2**21
+# Draws of one block of resamples, so that a block stays in the cache whatever the size.
+_BLOCK = 2**18
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,17 @@ def bootstrap_means(
         w = weights[part]
         weighted = (losses[:, part] * w).T
         for block in _blocks(resamples, w.size):
-            size = block.stop - block.start
-            counts = rng.multinomial(w.size, np.full(w.size, 1 / w.size), size=size)
-            # Floats, because numpy multiplies integer matrices without BLAS.
-            drawn = counts.astype(np.float64)
+            drawn = _counts(rng, block.stop - block.start, w.size)
             total[block] += share * (drawn @ weighted) / (drawn @ w)[:, None]
     return total
+
+
+def _counts(rng: np.random.Generator, resamples: int, n: int) -> FloatArray:
+    """How often each of n examples is drawn in n draws with replacement, (resamples, n)."""
+    cells = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
+    counts = np.bincount(cells.ravel(), minlength=resamples * n)
+    # Floats, because numpy multiplies integer matrices without BLAS.
+    return counts.reshape(resamples, n).astype(np.float64)
 
 
 def _blocks(resamples: int, examples: int) -> Iterator[slice]:

@@ -6,11 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evomerge.evaluation.errors import InvalidArgumentError
-
-FloatArray = NDArray[np.float64]
+from evomerge.optimizers.candidate import FloatArray
 
 
 @dataclass(frozen=True)
