@@ -1,1 +1,38 @@
 """Propose candidates. Ask/tell over numpy and cma; no I/O, no torch, no HTTP, no database."""
+
+from evomerge.optimizers.base import Best, Optimizer
+from evomerge.optimizers.candidate import Candidate, FloatArray
+from evomerge.optimizers.errors import (
+    InvalidParameterError,
+    OptimizerError,
+    ProtocolError,
+    ReplayMismatchError,
+)
+from evomerge.optimizers.evo_merging import Cma, EvoMerging
+from evomerge.optimizers.parameters import (
+    DenoisingParameters,
+    EvoMergingParameters,
+    ScalingParameters,
+)
+from evomerge.optimizers.random_search import RandomSearch
+from evomerge.optimizers.replay import OpenGeneration, RecordedEvaluation, replay
+
+__all__ = [
+    "Best",
+    "Candidate",
+    "Cma",
+    "DenoisingParameters",
+    "EvoMerging",
+    "EvoMergingParameters",
+    "FloatArray",
+    "InvalidParameterError",
+    "OpenGeneration",
+    "Optimizer",
+    "OptimizerError",
+    "ProtocolError",
+    "RandomSearch",
+    "RecordedEvaluation",
+    "ReplayMismatchError",
+    "ScalingParameters",
+    "replay",
+]

@@ -38,6 +38,11 @@ class Optimizer(Protocol):
     """
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of all stages in the order they run."""
+        ...
+
+    @property
     def stage(self) -> str:
         """Name of the stage that the next `ask` belongs to; of the last one when done."""
         ...

@@ -1,0 +1,200 @@
+"""Evo-Merging (arXiv 2509.12951, section 3): sparsity-based denoising, sign-aware scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from evomerge.optimizers.candidate import Candidate, FloatArray, one_hot, uniform
+from evomerge.optimizers.cma_stage import CmaParameters, CmaStage
+from evomerge.optimizers.parameters import (
+    DenoisingParameters,
+    EvoMergingParameters,
+    ScalingParameters,
+    check_pool,
+    check_seed,
+)
+from evomerge.optimizers.probe import PROBE, probe_plan
+from evomerge.optimizers.staged import Bests, RunningStage, StagedSearch, StagePlan
+
+DENOISING: Final = "denoising"
+SCALING: Final = "scaling"
+
+
+class EvoMerging(StagedSearch):
+    """CMA-ES over alpha with beta fixed, and over beta with alpha fixed, in either order.
+
+    What a stage holds fixed is the best of an earlier stage, by that stage's own penalised
+    objective as in the paper; before there is one, alpha is one everywhere and beta is
+    `scaling.start`. The winner (`best`) is the lowest unpenalised loss of all stages.
+
+    Args:
+        experts: size N of the pool, at least 1.
+        parameters: stages, budgets and so on.
+        seed: any integer in [0, 2^32).
+        groups: layer groups G, each with N weights of its own.
+
+    Raises:
+        InvalidParameterError: an argument is outside its range, or the budget of a stage is
+            smaller than one population.
+    """
+
+    def __init__(
+        self,
+        experts: int,
+        parameters: EvoMergingParameters | None = None,
+        *,
+        seed: int,
+        groups: int = 1,
+    ) -> None:
+        check_pool(experts, groups)
+        check_seed(seed)
+        parameters = parameters or EvoMergingParameters()
+        pool = _Pool(experts, groups, parameters.scaling)
+        plans = []
+        if parameters.probe:
+            plans.append(probe_plan(experts, groups, competes=parameters.probe_competes))
+        for number, stage in enumerate(parameters.stages):
+            random = _random(seed, number)
+            if stage == DENOISING:
+                plans.append(_denoising(parameters, pool, random))
+            else:
+                plans.append(_scaling(parameters, pool, random))
+        super().__init__(plans)
+
+
+class Cma(EvoMerging):
+    """CMA-ES over beta alone: the scaling stage of Evo-Merging with every alpha one.
+
+    Args and errors are those of `EvoMerging`.
+    """
+
+    def __init__(
+        self,
+        experts: int,
+        scaling: ScalingParameters | None = None,
+        *,
+        seed: int,
+        groups: int = 1,
+        population: int | None = None,
+        patience: int | None = None,
+        diagonal_above: int = 200,
+        probe: bool = False,
+        probe_competes: bool = True,
+    ) -> None:
+        parameters = EvoMergingParameters(
+            stages=(SCALING,),
+            scaling=scaling or ScalingParameters(),
+            population=population,
+            patience=patience,
+            diagonal_above=diagonal_above,
+            probe=probe,
+            probe_competes=probe_competes,
+        )
+        super().__init__(experts, parameters, seed=seed, groups=groups)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Shapes, and the weights that a search has before any stage has found better."""
+
+    experts: int
+    groups: int
+    scaling: ScalingParameters
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.groups, self.experts)
+
+    @property
+    def dimension(self) -> int:
+        return self.groups * self.experts
+
+    def alpha(self, bests: Bests) -> FloatArray:
+        """The best alpha found; ones before any was."""
+        if DENOISING in bests:
+            return bests[DENOISING].candidate.alpha.copy()
+        return np.ones(self.shape)
+
+    def beta(self, bests: Bests) -> FloatArray:
+        """The best beta found; the start weights before any was."""
+        if SCALING in bests:
+            return bests[SCALING].candidate.beta.copy()
+        return np.clip(self._start(bests), self.scaling.lower, self.scaling.high)
+
+    def _start(self, bests: Bests) -> FloatArray:
+        if self.scaling.start == "zeros":
+            return np.zeros(self.shape)
+        if self.scaling.start == "best_expert" and PROBE in bests:
+            return one_hot(bests[PROBE].index, self.experts, self.groups).beta
+        # Also where every probe broke: then nobody knows a best expert.
+        return uniform(self.experts, self.groups).beta
+
+
+def _denoising(
+    parameters: EvoMergingParameters, pool: _Pool, random: np.random.RandomState
+) -> StagePlan:
+    stage = parameters.denoising
+    settings = _settings(DENOISING, stage, stage.low, parameters)
+
+    def begin(bests: Bests) -> RunningStage:
+        beta = pool.beta(bests)
+        search = CmaStage(settings, np.full(pool.dimension, stage.start), random)
+        return RunningStage(
+            search, lambda vector: Candidate(vector.reshape(pool.shape).copy(), beta.copy())
+        )
+
+    return _plan(settings, pool, begin)
+
+
+def _scaling(
+    parameters: EvoMergingParameters, pool: _Pool, random: np.random.RandomState
+) -> StagePlan:
+    settings = _settings(SCALING, parameters.scaling, parameters.scaling.lower, parameters)
+
+    def begin(bests: Bests) -> RunningStage:
+        alpha = pool.alpha(bests)
+        search = CmaStage(settings, pool.beta(bests).ravel(), random)
+        return RunningStage(
+            search, lambda vector: Candidate(alpha.copy(), vector.reshape(pool.shape).copy())
+        )
+
+    return _plan(settings, pool, begin)
+
+
+def _settings(
+    name: str,
+    stage: DenoisingParameters | ScalingParameters,
+    low: float,
+    parameters: EvoMergingParameters,
+) -> CmaParameters:
+    return CmaParameters(
+        name=name,
+        evaluations=stage.evaluations,
+        sigma=stage.sigma,
+        low=low,
+        high=stage.high,
+        l1=stage.l1,
+        population=parameters.population,
+        patience=parameters.patience,
+        diagonal_above=parameters.diagonal_above,
+    )
+
+
+def _plan(
+    settings: CmaParameters, pool: _Pool, begin: Callable[[Bests], RunningStage]
+) -> StagePlan:
+    population = settings.population_for(pool.dimension)
+    evaluations = settings.generations_for(pool.dimension) * population
+    return StagePlan(settings.name, evaluations, True, begin)
+
+
+def _random(seed: int, stage: int) -> np.random.RandomState:
+    """A stream of its own for each stage; RandomState, because its draws never change.
+
+    (numpy keeps RandomState's streams the same for ever and may change Generator's.)
+    """
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence((seed, stage))))
