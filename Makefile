@@ -1,32 +1,42 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both set up what they need.
+#
+# PyPI's torch for Linux brings CUDA with it. For a machine without a GPU:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 PYTHON ?= python3
+TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
-export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench clean
+.PHONY: help demo test check clean
 
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+# A stamp is written last, so that an interrupted installation is never believed; and it is older
+# than pyproject.toml as soon as what must be installed changes.
 $(VENV)/.local: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, $(PYTHON) is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet -e '.[local]'
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(PIP) --editable '.[local]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.local
-	$(BIN)/pip install --quiet -e '.[local,postgres,test,dev,recipe]'
+	$(PIP) --editable '.[local,postgres,recipe,test,dev]'
 	touch $@
 
 demo: $(VENV)/.local  ## the real job on a real language model
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.test  ## every test
-	$(BIN)/python -m pytest -q
+test: $(VENV)/.test  ## every test; those of Postgres run when EVOMERGE_TEST_POSTGRES names one
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
-check: $(VENV)/.test  ## lint, types and import rules
+check: $(VENV)/.test  ## lint, format, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-clean:
+clean:  ## remove the environment and what was built
 	rm -rf $(VENV) build dist src/*.egg-info
