@@ -90,6 +90,7 @@ class Dataset(Table):
     content_hash: Mapped[str] = mapped_column(String(64), index=True)
     rows: Mapped[int] = mapped_column(Integer)
     path: Mapped[str] = mapped_column(Text)
+    info: Mapped[dict[str, Any]] = mapped_column(Json)  # bytes, prompts, format
     meta: Mapped[dict[str, str]] = mapped_column("metadata", Json)
     created_at: Mapped[float] = mapped_column(Float)
 
@@ -177,4 +178,6 @@ class IdempotencyKey(Table):
     route: Mapped[str] = mapped_column(String(255))
     body_hash: Mapped[str] = mapped_column(String(64))
     resource_id: Mapped[str] = mapped_column(String(40))
+    status: Mapped[int] = mapped_column(Integer)
+    response: Mapped[dict[str, Any]] = mapped_column(Json)
     created_at: Mapped[float] = mapped_column(Float)

@@ -19,6 +19,8 @@ Metric = Literal[
     "chrf",
 ]
 Start = Literal["best_expert", "uniform", "zeros"]
+Stage = Literal["denoising", "scaling"]
+_BOTH_STAGES: tuple[Stage, ...] = ("denoising", "scaling")
 
 
 class WeightedDataset(Body):
@@ -146,8 +148,8 @@ class EvoMergingMethod(_Population):
         "default",
         description="Values of every field you do not give. paper: the published recipe exactly.",
     )
-    stages: list[Literal["denoising", "scaling"]] = Field(
-        default_factory=lambda: ["denoising", "scaling"],
+    stages: list[Stage] = Field(
+        default_factory=lambda: list(_BOTH_STAGES),
         min_length=1,
         max_length=2,
         description="In the order they run; one stage alone is an ablation.",
