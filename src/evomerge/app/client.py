@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.connectors.http import (
+    BadAnswerError,
     HttpClient,
     Params,
+    Part,
     Timeouts,
     Transport,
     UnreachableError,
@@ -22,6 +24,8 @@ Collection = Literal["merge_jobs", "experts", "pools", "datasets"]
 Sleep = Callable[[float], Awaitable[None]]
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+# What a job does not leave by itself.
+RESTING = TERMINAL | {"paused"}
 PAGE = 100
 
 
@@ -90,6 +94,10 @@ class EvoMergeClient:
         """Queue a merge job."""
         return await self.create("merge_jobs", _body(spec), idempotency_key=idempotency_key)
 
+    async def estimate(self, spec: MergeJobSpec | Mapping[str, Any]) -> Json:
+        """What a job would cost; nothing is created."""
+        return await self._object("POST", "/v1/merge_jobs/estimate", body=_body(spec))
+
     async def command(self, job: str, verb: Literal["cancel", "pause", "resume"]) -> Json:
         """Ask a job to stop, to wait, or to go on."""
         return await self._object("POST", _path("merge_jobs", job, verb))
@@ -120,7 +128,7 @@ class EvoMergeClient:
                 missed = 0
                 if now != last:
                     yield now
-                if now["status"] in TERMINAL or now["status"] == "paused":
+                if now["status"] in RESTING:
                     return
                 last = now
             await self._sleep(every)
@@ -136,9 +144,63 @@ class EvoMergeClient:
                 return
             params["after"] = page["data"][-1]["id"]
 
+    async def event_stream(self, job: str) -> AsyncIterator[Json]:
+        """What a job writes in its history, from the beginning until it ends."""
+        last: str | None = None
+        params = {"stream": True}
+        while True:
+            path = _path("merge_jobs", job, "events")
+            async for event in self._http.events(path, params=params, last_id=last):
+                last = event.id or last
+                yield event.json()
+            if (await self.get("merge_jobs", job))["status"] in RESTING:
+                return
+
+    async def artifacts(self, job: str) -> Sequence[Json]:
+        """What a finished job made: name, size and hash of each file."""
+        answer = await self._object("GET", _path("merge_jobs", job, "artifacts"))
+        found: Sequence[Json] = answer["data"]
+        return found
+
     async def download(self, job: str, artifact: str, target: Path) -> int:
         """One artifact into a file; its size in bytes."""
         return await self._http.download(_path("merge_jobs", job, "artifacts", artifact), target)
+
+    async def download_all(self, job: str, folder: Path) -> AsyncIterator[tuple[Path, int]]:
+        """Every artifact into a folder: its path and size, one after the other."""
+        for artifact in await self.artifacts(job):
+            target = _below(folder, artifact["name"])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield target, await self.download(job, artifact["name"], target)
+
+    # What jobs are made of
+
+    async def register_expert(self, folder: Path, *, base: str, name: str) -> Json:
+        """An adapter in a folder that the server can read."""
+        body = {"name": name, "base": base, "path": str(folder)}
+        return await self.create("experts", body)
+
+    async def upload_expert(self, folder: Path, *, base: str, name: str) -> Json:
+        """An adapter from a folder of this machine."""
+        parts = [
+            Part("config", folder / "adapter_config.json"),
+            Part("weights", folder / "adapter_model.safetensors"),
+        ]
+        answer: Json = await self._http.upload(
+            "/v1/experts", parts, fields={"name": name, "base": base}
+        )
+        return answer
+
+    async def register_dataset(self, file: Path, *, name: str) -> Json:
+        """A dataset in a file that the server can read."""
+        return await self.create("datasets", {"name": name, "path": str(file)})
+
+    async def upload_dataset(self, file: Path, *, name: str) -> Json:
+        """A dataset from a file of this machine."""
+        answer: Json = await self._http.upload(
+            "/v1/datasets", [Part("file", file)], fields={"name": name}
+        )
+        return answer
 
     # The service
 
@@ -173,3 +235,11 @@ def _body(spec: MergeJobSpec | Mapping[str, Any]) -> Json:
     if isinstance(spec, MergeJobSpec):
         return spec.model_dump(mode="json", exclude_unset=True)
     return dict(spec)
+
+
+def _below(folder: Path, name: str) -> Path:
+    """Where a file of a server's naming goes; never outside the folder."""
+    target = folder / name
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise BadAnswerError(f"artifact {name!r} would be written outside {folder}")
+    return target

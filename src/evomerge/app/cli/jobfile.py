@@ -1,0 +1,44 @@
+"""Job files: YAML on disk, the same model as the HTTP body."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from evomerge.app.cli.failures import InputError, faults
+from evomerge.app.schemas.spec import MergeJobSpec
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, but a key that stands twice is an error instead of a silent loss."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} stands twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def load(path: Path) -> MergeJobSpec:
+    """Read a job file.
+
+    Raises:
+        OSError: it cannot be read.
+        InputError: it is not YAML, or not a job; each line names the field and its value.
+    """
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a job is a mapping of fields, got {type(data).__name__}")
+    try:
+        return MergeJobSpec.model_validate(data)
+    except ValidationError as error:
+        raise InputError("\n".join(f"{path}: {line}" for line in faults(error))) from error

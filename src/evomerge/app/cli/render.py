@@ -1,0 +1,164 @@
+"""Tables of resources. Pure: JSON in, something that rich prints out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from evomerge.app.client import Json
+
+Columns = Mapping[str, Callable[[Json], object]]
+
+STATUS_STYLES = {
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "paused": "yellow",
+    "running": "cyan",
+}
+
+
+def experts(found: Sequence[Json]) -> Table:
+    """One line an expert."""
+    return _rows(
+        found,
+        {
+            "id": _of("id"),
+            "name": _of("name"),
+            "kind": _of("kind"),
+            "base": _of("base"),
+            "rank": lambda row: row.get("info", {}).get("rank"),
+            "created": _created,
+        },
+    )
+
+
+def pools(found: Sequence[Json]) -> Table:
+    """One line a pool."""
+    return _rows(
+        found,
+        {
+            "id": _of("id"),
+            "name": _of("name"),
+            "base": _of("base"),
+            "experts": lambda row: len(row["experts"]),
+            "created": _created,
+        },
+    )
+
+
+def datasets(found: Sequence[Json]) -> Table:
+    """One line a dataset."""
+    return _rows(
+        found,
+        {
+            "id": _of("id"),
+            "name": _of("name"),
+            "kind": _of("kind"),
+            "rows": _of("rows"),
+            "created": _created,
+        },
+    )
+
+
+def jobs(found: Sequence[Json]) -> Table:
+    """One line a job."""
+    return _rows(
+        found,
+        {
+            "id": _of("id"),
+            "name": _of("name"),
+            "status": lambda row: status(row["status"]),
+            "best loss": lambda row: number(row["progress"].get("best_loss")),
+            "evaluations": lambda row: row["progress"].get("evaluations"),
+            "created": _created,
+        },
+    )
+
+
+def files(found: Sequence[Json]) -> Table:
+    """One line a downloaded file."""
+    return _rows(found, {"file": _of("file"), "bytes": _of("bytes")})
+
+
+def event(happened: Json) -> str:
+    """One line of a job's history."""
+    return f"{moment(happened['created_at'])} {happened['level']:5} {happened['message']}"
+
+
+def json_line(value: Json) -> str:
+    """JSON on one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def fields(resource: Json) -> Table:
+    """One resource, a line a field; nested objects as dotted names."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _flat(resource):
+        shown = moment(value) if name.endswith("_at") else value
+        table.add_row(name, "" if shown is None else str(shown))
+    return table
+
+
+def status(word: str) -> Text:
+    """A job's status in its colour."""
+    return Text(word, STATUS_STYLES.get(word, ""))
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number for a table; a dash for none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def moment(seconds: object) -> str:
+    """UTC seconds since 1970 as a date and time."""
+    if not isinstance(seconds, int | float):
+        return "-"
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def table(*headings: str) -> Table:
+    """An empty table in the one style of the program; the first column is text."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        made.add_column(heading)
+    return made
+
+
+def _rows(found: Sequence[Json], columns: Columns) -> Table:
+    made = table(*columns)
+    for row in found:
+        cells = (value(row) for value in columns.values())
+        made.add_row(*(cell if isinstance(cell, Text) else _plain(cell) for cell in cells))
+    return made
+
+
+def _plain(cell: object) -> Text:
+    # Text, so that a name in square brackets is not taken for markup.
+    return Text("-" if cell is None else str(cell))
+
+
+def _of(name: str) -> Callable[[Json], object]:
+    return lambda row: row.get(name)
+
+
+def _created(row: Json) -> str:
+    return moment(row.get("created_at"))
+
+
+def _flat(resource: Json, prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in resource.items():
+        if isinstance(value, dict) and value:
+            pairs += _flat(value, f"{prefix}{name}.")
+        else:
+            pairs.append((f"{prefix}{name}", value))
+    return pairs
