@@ -15,8 +15,7 @@ from statistics import NormalDist
 import numpy as np
 
 from evomerge.evaluation.errors import InvalidArgumentError
-from evomerge.evaluation.objective import Objective
-from evomerge.optimizers.candidate import FloatArray
+from evomerge.evaluation.objective import FloatArray, Objective
 
 RESAMPLES = 9_999
 # Draws of one block of resamples, so that a block stays in the cache whatever the size.

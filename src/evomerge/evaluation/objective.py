@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evomerge.evaluation.errors import InvalidArgumentError
-from evomerge.optimizers.candidate import FloatArray
+
+# Not the alias of the optimizers, whose package loads cma, and with it scipy, when imported.
+FloatArray: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ import numpy as np
 
 from evomerge.evaluation.errors import InvalidArgumentError
 from evomerge.evaluation.intervals import RESAMPLES, Interval, bootstrap_intervals
-from evomerge.evaluation.objective import Objective
+from evomerge.evaluation.objective import FloatArray, Objective
 from evomerge.evaluation.significance import paired_p_value
-from evomerge.optimizers.candidate import FloatArray
 
 
 @dataclass(frozen=True)

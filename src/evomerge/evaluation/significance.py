@@ -11,8 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from evomerge.evaluation.errors import InvalidArgumentError
-from evomerge.evaluation.objective import Objective
-from evomerge.optimizers.candidate import FloatArray
+from evomerge.evaluation.objective import FloatArray, Objective
 
 PATTERNS = 9_999
 # Up to this many differing examples all 2^n patterns are tried.

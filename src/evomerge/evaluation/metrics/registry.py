@@ -14,7 +14,7 @@ from evomerge.evaluation.metrics.choice import choice_accuracy
 from evomerge.evaluation.metrics.items import item_f1, item_precision, item_recall
 from evomerge.evaluation.metrics.overlap import chrf, rouge_l
 from evomerge.evaluation.metrics.text import exact_match, token_f1
-from evomerge.optimizers.candidate import FloatArray
+from evomerge.evaluation.objective import FloatArray
 
 # Score of a prediction against an example, from 0 to 1, higher is better.
 Score: TypeAlias = Callable[[str, Example], float]
