@@ -12,6 +12,7 @@ from evomerge.optimizers.parameters import (
     check_seed,
     whole_generations,
 )
+from evomerge.optimizers.probe import probe_plan
 from evomerge.optimizers.staged import Bests, RunningStage, StagedSearch, StagePlan
 
 RANDOM = "random"
@@ -63,6 +64,7 @@ class RandomSearch(StagedSearch):
         evaluations: candidates that may be scored; only whole generations are asked.
         population: candidates a generation; None for 20.
         low, high: bounds of beta.
+        probe: ask every expert alone first.
 
     Raises:
         InvalidParameterError: an argument is outside its range, or the budget is smaller than
@@ -79,6 +81,7 @@ class RandomSearch(StagedSearch):
         population: int | None = None,
         low: float = -1.5,
         high: float = 1.5,
+        probe: bool = False,
     ) -> None:
         check_pool(experts, groups)
         check_seed(seed)
@@ -96,4 +99,5 @@ class RandomSearch(StagedSearch):
             search = UniformStage(groups * experts, population, generations, (low, high), random)
             return RunningStage(search, candidate)
 
-        super().__init__([StagePlan(RANDOM, generations * population, True, begin)])
+        probes = [probe_plan(experts, groups, competes=True)] if probe else []
+        super().__init__([*probes, StagePlan(RANDOM, generations * population, True, begin)])
