@@ -1,0 +1,1 @@
+"""Runs jobs: claims one at a time, keeps its lease, searches, proves, stores."""

@@ -1,0 +1,76 @@
+"""Everything that a job reads, checked against what it was created with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from evomerge.app.schemas.inputs import DatasetInput
+from evomerge.app.schemas.spec import MergeJobSpec, Metric
+from evomerge.app.worker.errors import InputChangedError
+from evomerge.evaluation import Example, Objective, from_jsonl, split
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the split: the examples of every dataset end to end."""
+
+    examples: tuple[Example, ...]
+    objective: Objective
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the search sees, and what it is proven on."""
+
+    search: Side
+    held_out: Side
+
+
+def read_data(spec: MergeJobSpec, datasets: Sequence[DatasetInput]) -> Data:
+    """Read and split the datasets.
+
+    Raises:
+        InputChangedError: a file is gone or its content is not what the job was created with.
+        EvaluationError: a file cannot be read or split.
+    """
+    objective = spec.objective
+    splits = [
+        split(
+            _examples(dataset),
+            objective.held_out,
+            spec.seed,
+            objective.search_examples,
+            objective.held_out_examples,
+        )
+        for dataset in datasets
+    ]
+    weights = tuple(dataset.weight for dataset in datasets)
+    return Data(
+        search=_side([parts.search for parts in splits], weights),
+        held_out=_side([parts.held_out for parts in splits], weights),
+    )
+
+
+def metrics(spec: MergeJobSpec) -> list[Metric]:
+    """The metrics of the proof: the search's own first, each once."""
+    return list(dict.fromkeys([spec.objective.metric, *spec.objective.report]))
+
+
+def _examples(dataset: DatasetInput) -> list[Example]:
+    what = f"the file of dataset {dataset.name!r}"
+    try:
+        data = dataset.path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputChangedError(what, "has gone") from error
+    if sha256(data).hexdigest() != dataset.content_hash:
+        raise InputChangedError(what, "has changed")
+    return from_jsonl(data)
+
+
+def _side(parts: Sequence[tuple[Example, ...]], weights: tuple[float, ...]) -> Side:
+    return Side(
+        examples=tuple(example for part in parts for example in part),
+        objective=Objective(tuple(len(part) for part in parts), weights),
+    )
