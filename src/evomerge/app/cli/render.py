@@ -104,7 +104,7 @@ def fields(resource: Json) -> Table:
     table.add_column(overflow="fold")
     for name, value in _flat(resource):
         shown = moment(value) if name.endswith("_at") else value
-        table.add_row(name, "" if shown is None else str(shown))
+        table.add_row(Text(name), Text("" if shown is None else str(shown)))
     return table
 
 

@@ -60,7 +60,7 @@ def follow(session: Session, job: str, *, as_json: bool) -> None:
     async def watched(client: EvoMergeClient) -> tuple[Json, Json | None]:
         last: Json = {}
         with JobProgress(session.messages) as progress:
-            async for last in client.watch(job):
+            async for last in client.watch(job, every=session.every):
                 progress.show(last)
         found = await client.result(job) if last["status"] == "succeeded" else None
         return last, found

@@ -30,6 +30,7 @@ class Session:
     url: str = DEFAULT_URL
     key: str | None = None
     transport: Transport | None = None
+    every: float = 0.5  # seconds between two looks at a job that is followed
     console: Console = field(default_factory=Console)
     messages: Console = field(default_factory=lambda: Console(stderr=True))
 
