@@ -15,6 +15,7 @@ with warnings.catch_warnings():
     # pycma warns on import where matplotlib is missing; nothing is plotted here.
     warnings.simplefilter("ignore")
     import cma
+    from cma.sigma_adaptation import CMAAdaptSigmaCSA
 
 # The endings of pycma that mean that nothing can move any more. It is told ranks (see `_ranks`),
 # so that its other endings, which look at losses, mean nothing here.
@@ -83,6 +84,7 @@ class CmaStage:
         self._best_generation = -1
         self._stuck = False
         self._points: list[FloatArray] = []  # as pycma made them: it knows them by identity
+        self._injected = 0
         self._untold = False
         with one_blas_thread():
             self._strategy = cma.CMAEvolutionStrategy(
@@ -98,6 +100,9 @@ class CmaStage:
             "bounds": [self._parameters.low, self._parameters.high],
             "popsize": self._population,
             "CMA_diagonal": self._dimension > self._parameters.diagonal_above,
+            # True is pycma's own choice by dimension. From 300 on that is two-point adaptation,
+            # whose two points and the mirrored ones of populations below 6 do not fit together.
+            "AdaptSigma": True if self._population >= 6 else CMAAdaptSigmaCSA,
             "randn": random.randn,
             "seed": np.nan,  # else pycma seeds the global generator, for 0 from the clock
             "verbose": -10,  # silent, and reads no file of signals from the working folder
@@ -121,20 +126,26 @@ class CmaStage:
     def ask(self) -> FloatArray:
         """The next population, (population, dimension) float64 within the bounds."""
         with one_blas_thread():
-            self._points = self._resampled() if self._untold else self._strategy.ask()
+            self._points = self._drawn_again() if self._untold else self._drawn()
         population: FloatArray = np.array(self._points)[:, : self._dimension]
         # The transformation onto the bounds may miss them by a rounding error.
         return population.clip(self._parameters.low, self._parameters.high)
 
-    def _resampled(self) -> list[FloatArray]:
+    def _drawn(self) -> list[FloatArray]:
+        before = self._strategy.number_of_injections_delivered
+        points: list[FloatArray] = self._strategy.ask()
+        self._injected = self._strategy.number_of_injections_delivered - before
+        return points
+
+    def _drawn_again(self) -> list[FloatArray]:
         """A population from the distribution that the last one came from.
 
-        pycma's step-size rule of 300 dimensions and more compares the first two points of the
-        first ask of an iteration, so these are asked again.
+        Its first points may be no draws but chosen by pycma (mirrors in populations below 6, the
+        two compared by the step-size rule of 300 dimensions and more). It hands them out once an
+        iteration and wants them told, so they are asked again.
         """
-        kept = self._points[:2] if self._strategy.mean_shift_samples else []
-        fresh = self._population - len(kept)
-        return kept + [self._strategy.ask(1)[0] for _ in range(fresh)]
+        kept = self._points[: self._injected]
+        return kept + [self._strategy.ask(1)[0] for _ in range(self._population - len(kept))]
 
     def tell(self, population: FloatArray, losses: FloatArray) -> FloatArray:
         """Learn the losses, (population,), of the population that `ask` returned.

@@ -1,0 +1,137 @@
+"""Searches of every kind at small budgets, and losses to run them on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from evomerge.optimizers import (
+    Candidate,
+    Cma,
+    DenoisingParameters,
+    EvoMerging,
+    EvoMergingParameters,
+    FloatArray,
+    Optimizer,
+    RandomSearch,
+    RecordedEvaluation,
+    ScalingParameters,
+)
+
+Loss: TypeAlias = Callable[[Candidate], float]
+Factory: TypeAlias = Callable[[int, int, int], Optimizer]
+
+
+@dataclass
+class Told:
+    """Everything that a search asked and was told, one entry a generation."""
+
+    stages: list[tuple[str, int]] = field(default_factory=list)
+    populations: list[list[Candidate]] = field(default_factory=list)
+    losses: list[FloatArray] = field(default_factory=list)
+
+    @property
+    def evaluations(self) -> int:
+        return sum(len(population) for population in self.populations)
+
+    def rows(self, generations: int) -> list[RecordedEvaluation]:
+        """The log of the first generations."""
+        return [
+            RecordedEvaluation(stage, generation, index, candidate, float(loss))
+            for (stage, generation), population, losses in list(
+                zip(self.stages, self.populations, self.losses, strict=True)
+            )[:generations]
+            for index, (candidate, loss) in enumerate(zip(population, losses, strict=True))
+        ]
+
+
+def step(optimizer: Optimizer, loss: Loss, told: Told) -> None:
+    """One generation."""
+    told.stages.append((optimizer.stage, optimizer.generation))
+    population = optimizer.ask()
+    losses = np.array([loss(candidate) for candidate in population])
+    optimizer.tell(population, losses)
+    told.populations.append(population)
+    told.losses.append(losses)
+
+
+def run(optimizer: Optimizer, loss: Loss, generations: int | None = None) -> Told:
+    """To the end, or for so many generations."""
+    told = Told()
+    while not optimizer.done and (generations is None or len(told.stages) < generations):
+        step(optimizer, loss, told)
+    return told
+
+
+def quadratic(target: FloatArray) -> Loss:
+    """Squared distance of what enters of each expert from `target`, (experts,)."""
+    return lambda candidate: float(((candidate.alpha * candidate.beta - target) ** 2).mean())
+
+
+def signed_target(experts: int) -> FloatArray:
+    return np.random.RandomState(11).uniform(-1.0, 1.0, experts)
+
+
+def bits(populations: Sequence[Sequence[Candidate]]) -> list[bytes]:
+    """The populations as bytes, to be compared exactly."""
+    return [c.alpha.tobytes() + c.beta.tobytes() for population in populations for c in population]
+
+
+def _paper(experts: int, groups: int, seed: int) -> Optimizer:
+    parameters = EvoMergingParameters(
+        denoising=DenoisingParameters(evaluations=100),
+        scaling=ScalingParameters(evaluations=150),
+        population=20,
+    )
+    return EvoMerging(experts, parameters, seed=seed, groups=groups)
+
+
+def _scaling_first(experts: int, groups: int, seed: int) -> Optimizer:
+    parameters = EvoMergingParameters(
+        stages=("scaling", "denoising"),
+        denoising=DenoisingParameters(evaluations=100, sigma=0.3, low=0.1, high=0.9, start=0.5),
+        scaling=ScalingParameters(evaluations=150, start="best_expert"),
+        patience=4,
+        probe=True,
+    )
+    return EvoMerging(experts, parameters, seed=seed, groups=groups)
+
+
+def _denoising(experts: int, groups: int, seed: int) -> Optimizer:
+    parameters = EvoMergingParameters(
+        stages=("denoising",), denoising=DenoisingParameters(evaluations=120)
+    )
+    return EvoMerging(experts, parameters, seed=seed, groups=groups)
+
+
+def _nonnegative(experts: int, groups: int, seed: int) -> Optimizer:
+    scaling = ScalingParameters(evaluations=120, sigma=0.5, start="zeros", sign="nonnegative")
+    return Cma(experts, scaling, seed=seed, groups=groups)
+
+
+def _diagonal(experts: int, groups: int, seed: int) -> Optimizer:
+    scaling = ScalingParameters(evaluations=120)
+    return Cma(experts, scaling, seed=seed, groups=groups, diagonal_above=1)
+
+
+def _pairs(experts: int, groups: int, seed: int) -> Optimizer:
+    scaling = ScalingParameters(evaluations=21)
+    return Cma(experts, scaling, seed=seed, groups=groups, population=2)
+
+
+def _random(experts: int, groups: int, seed: int) -> Optimizer:
+    return RandomSearch(experts, seed=seed, groups=groups, evaluations=130)
+
+
+FACTORIES: dict[str, Factory] = {
+    "paper": _paper,
+    "scaling_first": _scaling_first,
+    "denoising": _denoising,
+    "nonnegative": _nonnegative,
+    "diagonal": _diagonal,
+    "pairs": _pairs,
+    "random": _random,
+}
