@@ -34,34 +34,69 @@ def job(status: str = "running", **fields: Any) -> dict[str, Any]:
     return {**common, "status": status, "progress": progress, **fields}
 
 
-RESULT = {
+def interval(low: float, high: float) -> dict[str, float]:
+    return {"low": low, "high": high, "level": 0.95}
+
+
+USAGE = {"evaluations": 400, "tokens": 9000, "seconds": 90.0}
+RESULT: dict[str, Any] = {
     "winner": {
-        "experts": [
-            {"name": "relations", "alpha": [0.8], "beta": [0.6]},
-            {"name": "sentiment", "alpha": [1.0], "beta": [-0.2]},
-        ]
+        "stage": "denoising",
+        "generation": 7,
+        "index": 2,
+        "search_loss": 1.701,
+        "alpha": {"relations": [0.8], "sentiment": [1.0]},
+        "beta": {"relations": [0.6], "sentiment": [-0.2]},
     },
     "held_out": [
         {
             "metric": "cross_entropy",
+            "examples": 40,
             "contenders": [
                 {
                     "name": "winner",
-                    "mean": 1.784,
-                    "interval": {"low": 1.7, "high": 1.9},
-                    "difference": None,
-                    "p_value": None,
+                    "loss": 1.784,
+                    "score": None,
+                    "interval": interval(1.7, 1.9),
+                    "dataset_losses": {"film": 1.784},
                 },
                 {
-                    "name": "base",
-                    "mean": 3.226,
-                    "interval": {"low": 3.1, "high": 3.3},
+                    "name": "best_expert",
+                    "expert": "relations",
+                    "loss": 3.226,
+                    "score": None,
+                    "interval": None,
+                    "dataset_losses": {"film": 3.226},
                     "difference": 1.442,
+                    "difference_interval": interval(1.2, 1.6),
                     "p_value": 0.0002,
                 },
             ],
-        }
+        },
+        {
+            "metric": "item_f1",
+            "examples": 40,
+            "contenders": [
+                {
+                    "name": "winner",
+                    "loss": 0.25,
+                    "score": 0.75,
+                    "interval": interval(0.2, 0.4),
+                    "dataset_losses": {"film": 0.25, "music": None},
+                }
+            ],
+        },
     ],
+    "generations": [],
+    "search_examples": 40,
+    "held_out_examples": 40,
+    "ended_by": "evaluations",
+    "usage": {"search": USAGE, "held_out": USAGE},
+    "seconds": 95.2,
+    "seed": 7,
+    "versions": {},
+    "hashes": {},
+    "artifacts": [],
 }
 
 

@@ -7,39 +7,88 @@ from rich.text import Text
 
 from evomerge.app.cli.render import number, table
 from evomerge.app.client import Json
+from evomerge.app.schemas.result import (
+    ContenderResult,
+    JobResult,
+    MetricResult,
+    ResultInterval,
+    WinnerResult,
+)
 
 
 def tables(result: Json) -> RenderableType:
-    """Everything that a person wants to see of a result."""
-    proofs: list[RenderableType] = [proof(held_out) for held_out in result["held_out"]]
-    return Group(*proofs, recipe(result["winner"]))
+    """Everything that a person wants to see of a result, from its JSON.
+
+    Raises:
+        pydantic.ValidationError: it is no result of this version.
+    """
+    found = JobResult.model_validate(result)
+    parts: list[RenderableType] = [proof(metric) for metric in found.held_out]
+    return Group(*parts, recipe(found.winner), Text(footnote(found)))
 
 
-def proof(held_out: Json) -> RenderableType:
-    """Every contender on the held-out examples, under one metric."""
-    made = table("held out", held_out["metric"], "95 % interval", "less the winner", "p")
-    for contender in held_out["contenders"]:
+def proof(metric: MetricResult) -> RenderableType:
+    """Every contender on the held-out examples under one metric.
+
+    Scores are shown for metrics that are scores, losses for the rest; what the winner is ahead
+    by is positive where the winner is better, either way.
+    """
+    datasets = list(metric.contenders[0].dataset_losses)
+    parts = datasets if len(datasets) > 1 else []
+    heading = f"{metric.metric} ({metric.examples} held-out examples)"
+    made = table(heading, "mean", "95 % interval", "winner ahead by", "p", *parts)
+    for contender in metric.contenders:
         made.add_row(
-            Text(contender["name"], "bold" if contender["name"] == "winner" else ""),
-            number(contender["mean"]),
-            interval(contender["interval"]),
-            number(contender["difference"]),
-            p_value(contender["p_value"]),
+            contender_name(contender),
+            number(contender.loss if contender.score is None else contender.score),
+            interval(contender.interval, is_score=contender.score is not None),
+            number(contender.difference),
+            p_value(contender.p_value),
+            *(
+                as_shown(contender.dataset_losses[name], is_score=contender.score is not None)
+                for name in parts
+            ),
         )
     return made
 
 
-def recipe(winner: Json) -> RenderableType:
+def recipe(winner: WinnerResult) -> RenderableType:
     """How much of each expert is kept, and with what weight it enters."""
     made = table("expert", "alpha", "beta")
-    for expert in winner["experts"]:
-        made.add_row(Text(expert["name"]), weights(expert["alpha"]), weights(expert["beta"]))
+    for name, alpha in winner.alpha.items():
+        kept = " ".join(f"{fraction:.3f}" for fraction in alpha)
+        made.add_row(Text(name), kept, " ".join(f"{weight:+.3f}" for weight in winner.beta[name]))
     return made
 
 
-def interval(bounds: Json | None) -> str:
-    """An interval as [low, high]; a dash where the data cannot tell."""
-    return "-" if bounds is None else f"[{number(bounds['low'])}, {number(bounds['high'])}]"
+def footnote(found: JobResult) -> str:
+    """Where the winner comes from and what it took."""
+    winner = found.winner
+    ended = f"; ended by the budget of {found.ended_by}" if found.ended_by else ""
+    return (
+        f"Winner: {winner.stage}, generation {winner.generation}, search loss "
+        f"{number(winner.search_loss)} on {found.search_examples} examples. "
+        f"{found.usage['search'].evaluations} evaluations, {found.seconds:.0f} s{ended}."
+    )
+
+
+def contender_name(contender: ContenderResult) -> Text:
+    """Its name, and which expert the best expert is."""
+    which = f" ({contender.expert})" if contender.expert else ""
+    return Text(f"{contender.name}{which}", "bold" if contender.name == "winner" else "")
+
+
+def interval(bounds: ResultInterval | None, *, is_score: bool) -> str:
+    """The interval of a loss as [low, high], turned round for a score; a dash for none."""
+    if bounds is None:
+        return "-"
+    low, high = (1 - bounds.high, 1 - bounds.low) if is_score else (bounds.low, bounds.high)
+    return f"[{number(low)}, {number(high)}]"
+
+
+def as_shown(loss: float | None, *, is_score: bool) -> str:
+    """A loss, or the score that it stands for."""
+    return number(1 - loss if is_score and loss is not None else loss)
 
 
 def p_value(value: float | None) -> str:
@@ -47,8 +96,3 @@ def p_value(value: float | None) -> str:
     if value is None:
         return "-"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def weights(by_group: list[float]) -> str:
-    """One weight for each layer group."""
-    return " ".join(f"{weight:+.3f}" for weight in by_group)

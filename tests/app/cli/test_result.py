@@ -1,0 +1,44 @@
+"""What is printed of a result."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+from tests.app.cli.server import RESULT
+
+from evomerge.app.cli import result
+
+
+@pytest.fixture(scope="module")
+def printed() -> list[str]:
+    """Each printed line, with single spaces."""
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(result.tables(RESULT))
+    return [" ".join(line.split()) for line in capture.get().splitlines()]
+
+
+def test_a_loss_is_shown_with_interval_difference_and_p(printed: list[str]) -> None:
+    assert "winner 1.7840 [1.7000, 1.9000] - -" in printed
+    assert "best_expert (relations) 3.2260 - 1.4420 < 0.001" in printed
+
+
+def test_a_score_is_shown_as_a_score_and_its_interval_turned_round(
+    printed: list[str],
+) -> None:
+    assert "winner 0.7500 [0.6000, 0.8000] - - 0.7500 -" in printed
+
+
+def test_several_datasets_have_a_column_each(printed: list[str]) -> None:
+    assert [line for line in printed if line.endswith("p film music")]
+
+
+def test_every_expert_is_shown_with_alpha_and_signed_beta(printed: list[str]) -> None:
+    assert "relations 0.800 +0.600" in printed
+    assert "sentiment 1.000 -0.200" in printed
+
+
+def test_the_end_says_what_it_took(printed: list[str]) -> None:
+    last = " ".join(printed[-2:])
+    assert "denoising, generation 7, search loss 1.7010 on 40 examples" in last
+    assert "400 evaluations, 95 s; ended by the budget of evaluations." in last
