@@ -1,0 +1,214 @@
+"""What the stages hand on to each other, and who wins."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from tests.support.searches import bits, quadratic, run, signed_target
+
+from evomerge.optimizers import (
+    Candidate,
+    Cma,
+    DenoisingParameters,
+    EvoMerging,
+    EvoMergingParameters,
+    RandomSearch,
+    ScalingParameters,
+)
+
+DENOISING = DenoisingParameters(evaluations=80, sigma=0.2)
+SCALING = ScalingParameters(evaluations=120, sigma=0.2)
+
+
+def search(experts: int = 4, *, seed: int = 0, groups: int = 1, **changes: object) -> EvoMerging:
+    values: dict[str, object] = {"denoising": DENOISING, "scaling": SCALING, "population": 10}
+    parameters = EvoMergingParameters(**(values | changes))  # type: ignore[arg-type]
+    return EvoMerging(experts, parameters, seed=seed, groups=groups)
+
+
+class TestStages:
+    def test_denoising_first_holds_the_uniform_weights_and_hands_on_its_best_alpha(self) -> None:
+        optimizer = search()
+        told = run(optimizer, quadratic(np.array([0.1, 0.2, 0.0, 0.05])))
+        denoised = optimizer.stage_bests["denoising"].candidate.alpha
+        assert (denoised < 1).any()
+        for (stage, _), population in zip(told.stages, told.populations, strict=True):
+            for candidate in population:
+                if stage == "denoising":
+                    assert (candidate.beta == 0.25).all()
+                else:
+                    assert np.array_equal(candidate.alpha, denoised)
+
+    def test_scaling_first_holds_ones_and_hands_on_its_best_beta(self) -> None:
+        optimizer = search(stages=("scaling", "denoising"))
+        told = run(optimizer, quadratic(signed_target(4)))
+        scaled = optimizer.stage_bests["scaling"].candidate.beta
+        for (stage, _), population in zip(told.stages, told.populations, strict=True):
+            for candidate in population:
+                if stage == "scaling":
+                    assert (candidate.alpha == 1).all()
+                else:
+                    assert np.array_equal(candidate.beta, scaled)
+
+    def test_what_is_handed_on_is_best_by_the_penalised_objective(self) -> None:
+        """The lowest loss of the stage is another candidate than its lowest objective."""
+        scaling = ScalingParameters(evaluations=120, sigma=0.2, l1=1.0)
+        optimizer = search(stages=("scaling", "denoising"), scaling=scaling)
+        told = run(optimizer, lambda c: -0.1 * float(np.abs(c.beta).mean()))
+        scored = [
+            (float(loss), float(loss) + float(np.abs(candidate.beta).mean()), candidate)
+            for (stage, _), population, losses in zip(
+                told.stages, told.populations, told.losses, strict=True
+            )
+            for candidate, loss in zip(population, losses, strict=True)
+            if stage == "scaling"
+        ]
+        lowest_loss = min(scored, key=lambda row: row[0])
+        lowest_objective = min(scored, key=lambda row: row[1])
+        assert lowest_loss[2] is not lowest_objective[2]
+        best = optimizer.stage_bests["scaling"]
+        assert best.candidate is lowest_objective[2]
+        assert best.objective == pytest.approx(lowest_objective[1])
+        assert np.array_equal(told.populations[-1][0].beta, lowest_objective[2].beta)
+        assert optimizer.best is not None
+        assert optimizer.best.loss == lowest_loss[0]
+
+    def test_objectives_of_stages_are_never_compared(self) -> None:
+        """Scaling finds far lower losses at a far higher penalty, and has to win."""
+        optimizer = search(
+            2,
+            denoising=DenoisingParameters(evaluations=80, l1=0.0),
+            scaling=ScalingParameters(evaluations=120, l1=10.0),
+        )
+        run(optimizer, lambda c: float(((c.beta - 1.0) ** 2).mean()))
+        bests = optimizer.stage_bests
+        assert bests["denoising"].objective < bests["scaling"].objective
+        assert optimizer.best is not None
+        assert optimizer.best.stage == "scaling"
+        assert optimizer.best.loss < bests["denoising"].loss
+
+    def test_an_earlier_stage_wins_when_its_loss_is_lower(self) -> None:
+        optimizer = search(
+            2,
+            denoising=DenoisingParameters(evaluations=80, l1=10.0),
+            scaling=ScalingParameters(evaluations=120, l1=0.0),
+        )
+        # The penalty drives alpha to zero; the loss wants it whole.
+        run(optimizer, lambda c: float(((c.alpha - 1.0) ** 2).mean()))
+        bests = optimizer.stage_bests
+        assert bests["scaling"].objective < bests["denoising"].objective
+        assert optimizer.best is not None
+        assert optimizer.best.stage == "denoising"
+
+    def test_a_stage_without_any_finite_loss_hands_on_the_start(self) -> None:
+        optimizer = search()
+        losses = {"denoising": math.nan, "scaling": 1.0}
+        while not optimizer.done:
+            loss = losses[optimizer.stage]
+            population = optimizer.ask()
+            optimizer.tell(population, np.full(len(population), loss))
+        assert set(optimizer.stage_bests) == {"scaling"}
+        assert (optimizer.stage_bests["scaling"].candidate.alpha == 1).all()
+
+    def test_stages_draw_from_streams_of_their_own(self) -> None:
+        """Told nothing that moves it, each would otherwise ask the same steps."""
+        optimizer = search()
+        told = run(optimizer, quadratic(signed_target(4)))
+        first = dict(zip(told.stages, told.populations, strict=True))
+        alpha_steps = [c.alpha - 1.0 for c in first["denoising", 0]]
+        beta_steps = [c.beta - 0.25 for c in first["scaling", 0]]
+        assert not np.allclose(np.abs(alpha_steps), np.abs(beta_steps), atol=1e-3)
+
+
+class TestStart:
+    @pytest.mark.parametrize(("start", "value"), [("uniform", 0.25), ("zeros", 0.0)])
+    def test_scaling_starts_there(self, start: str, value: float) -> None:
+        scaling = ScalingParameters(evaluations=100, sigma=1e-6, start=start)  # type: ignore[arg-type]
+        population = Cma(4, scaling, seed=0).ask()
+        assert all(np.allclose(c.beta, value, atol=1e-4) for c in population)
+
+    def test_the_start_is_clipped_into_the_bounds(self) -> None:
+        scaling = ScalingParameters(evaluations=100, sigma=1e-6, start="zeros", low=0.2)
+        population = Cma(4, scaling, seed=0).ask()
+        assert all(np.allclose(c.beta, 0.2, atol=1e-4) for c in population)
+
+    def test_nonnegative_never_asks_a_negative_weight(self) -> None:
+        scaling = ScalingParameters(evaluations=200, sigma=0.5, sign="nonnegative")
+        told = run(Cma(4, scaling, seed=0), quadratic(np.full(4, -1.0)))
+        assert all((c.beta >= 0).all() for population in told.populations for c in population)
+
+
+class TestProbe:
+    def test_asks_every_expert_alone_and_starts_at_the_best(self) -> None:
+        scaling = ScalingParameters(evaluations=100, sigma=1e-6, start="best_expert")
+        optimizer = Cma(5, scaling, seed=0, groups=2, probe=True)
+        assert (optimizer.stage, optimizer.generation) == ("probe", 0)
+        probes = optimizer.ask()
+        assert [c.beta.tolist() for c in probes] == [[row, row] for row in np.eye(5).tolist()]
+        assert all((c.alpha == 1).all() for c in probes)
+        optimizer.tell(probes, np.array([5.0, math.nan, 1.0, math.inf, 3.0]))
+        best = optimizer.stage_bests["probe"]
+        assert (best.index, best.loss, best.objective) == (2, 1.0, 1.0)
+        assert (optimizer.stage, optimizer.generation) == ("scaling", 0)
+        expected = np.eye(5)[[2, 2]]
+        assert all(np.allclose(c.beta, expected, atol=1e-4) for c in optimizer.ask())
+
+    def test_starts_uniform_when_every_probe_broke(self) -> None:
+        scaling = ScalingParameters(evaluations=100, sigma=1e-6, start="best_expert")
+        optimizer = Cma(5, scaling, seed=0, probe=True)
+        optimizer.tell(optimizer.ask(), np.full(5, math.nan))
+        assert all(np.allclose(c.beta, 0.2, atol=1e-4) for c in optimizer.ask())
+
+    @pytest.mark.parametrize("competes", [True, False])
+    def test_may_win_or_not(self, competes: bool) -> None:
+        optimizer = Cma(5, SCALING, seed=0, probe=True, probe_competes=competes)
+        optimizer.tell(optimizer.ask(), np.array([3.0, -9.0, 3.0, 3.0, 3.0]))
+        assert (optimizer.best is not None) is competes
+        run(optimizer, lambda candidate: 1.0)
+        assert optimizer.best is not None
+        assert optimizer.best.stage == ("probe" if competes else "scaling")
+        assert optimizer.stage_bests["probe"].loss == -9.0
+
+    def test_counts_in_the_plan_and_changes_no_later_draw(self) -> None:
+        loss = quadratic(signed_target(5))
+        without = Cma(5, SCALING, seed=3)
+        probed = Cma(5, SCALING, seed=3, probe=True)
+        assert probed.planned_evaluations == without.planned_evaluations + 5
+        assert probed.stages == ("probe", "scaling")
+        expected = run(without, loss).populations
+        assert bits(run(probed, loss).populations[1:]) == bits(expected)
+
+
+class TestConvergence:
+    def test_finds_the_signed_optimum_far_better_than_random_search(self) -> None:
+        target = signed_target(10)
+        loss = quadratic(target)
+        for seed in range(3):
+            cma = Cma(10, ScalingParameters(evaluations=400, sigma=0.2, l1=0.0), seed=seed)
+            chance = RandomSearch(10, seed=seed, evaluations=400)
+            run(cma, loss)
+            run(chance, loss)
+            assert cma.best is not None
+            assert chance.best is not None
+            assert cma.best.loss < 0.05 * chance.best.loss
+            assert np.array_equal(np.sign(cma.best.candidate.beta[0]), np.sign(target))
+
+    def test_denoising_drops_an_expert_that_only_harms(self) -> None:
+        def loss(candidate: Candidate) -> float:
+            return float((candidate.alpha[0, 0] - 0.9) ** 2 + candidate.alpha[0, 1])
+
+        optimizer = search(2, denoising=DenoisingParameters(evaluations=300, sigma=0.2))
+        run(optimizer, loss)
+        alpha = optimizer.stage_bests["denoising"].candidate.alpha[0]
+        assert alpha[0] > 0.8
+        assert alpha[1] < 0.02
+
+    def test_groups_find_different_optima(self) -> None:
+        target = np.array([[1.0, -0.5], [-0.5, 1.0], [0.3, 0.3]])
+        scaling = ScalingParameters(evaluations=600, sigma=0.2, l1=0.0)
+        optimizer = Cma(2, scaling, seed=0, groups=3)
+        run(optimizer, lambda c: float(((c.beta - target) ** 2).sum()))
+        assert optimizer.best is not None
+        assert np.allclose(optimizer.best.candidate.beta, target, atol=0.05)

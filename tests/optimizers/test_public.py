@@ -1,0 +1,30 @@
+"""The names that the rest of the package may count on."""
+
+from __future__ import annotations
+
+from evomerge import optimizers
+
+PUBLIC = [
+    "Best",
+    "Candidate",
+    "Cma",
+    "DenoisingParameters",
+    "EvoMerging",
+    "EvoMergingParameters",
+    "FloatArray",
+    "InvalidParameterError",
+    "OpenGeneration",
+    "Optimizer",
+    "OptimizerError",
+    "ProtocolError",
+    "RandomSearch",
+    "RecordedEvaluation",
+    "ReplayMismatchError",
+    "ScalingParameters",
+    "replay",
+]
+
+
+def test_public_names() -> None:
+    assert optimizers.__all__ == PUBLIC
+    assert all(hasattr(optimizers, name) for name in PUBLIC)

@@ -1,0 +1,28 @@
+"""Random search."""
+
+from __future__ import annotations
+
+import numpy as np
+from tests.support.searches import run
+
+from evomerge.optimizers import RandomSearch
+
+
+def test_draws_uniformly_within_the_bounds() -> None:
+    told = run(RandomSearch(10, seed=0, evaluations=1000, low=-0.5, high=1.5), lambda c: 0.0)
+    betas = np.array([c.beta for population in told.populations for c in population])
+    assert betas.min() >= -0.5
+    assert betas.max() <= 1.5
+    # Mean 0.5 and deviation 2 / sqrt(12) of 10,000 draws, at six standard errors.
+    assert abs(betas.mean() - 0.5) < 6 * 0.577 / 100
+    assert abs(betas.std() - 0.577) < 0.02
+
+
+def test_has_twenty_a_generation_and_no_penalty() -> None:
+    optimizer = RandomSearch(3, seed=0, evaluations=59)
+    assert optimizer.planned_evaluations == 40
+    told = run(optimizer, lambda c: 1.0)
+    assert [len(population) for population in told.populations] == [20, 20]
+    assert optimizer.best is not None
+    assert optimizer.best.objective == optimizer.best.loss == 1.0
+    assert all((c.alpha == 1).all() for population in told.populations for c in population)
