@@ -52,6 +52,35 @@ def check(url: str | URL) -> None:
         database.dispose()
 
 
+class SchemaError(Exception):
+    """The database is at another revision than this version of the package needs."""
+
+    def __init__(self, found: str | None, needed: str | None) -> None:
+        super().__init__(
+            f"the database is at revision {found or 'none'}, this version needs {needed}: "
+            "run `evomerge migrate`"
+        )
+        self.found = found
+        self.needed = needed
+
+
+def require_head(url: str | URL) -> None:
+    """Refuse a database of another schema.
+
+    Raises:
+        SchemaError: its revision is not this version's.
+        sqlalchemy.exc.SQLAlchemyError: the database is away.
+    """
+    database = SyncDatabase(url)
+    try:
+        with database.write() as connection:
+            found = current(connection)
+    finally:
+        database.dispose()
+    if found != head():
+        raise SchemaError(found, head())
+
+
 def current(connection: Connection) -> str | None:
     """The revision that the database is at; None for an empty one."""
     return MigrationContext.configure(connection).get_current_revision()
