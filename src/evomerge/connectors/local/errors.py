@@ -57,13 +57,5 @@ class EmptyAnswerError(LocalModelError, ValueError):
         self.row = row
 
 
-class NotAChoiceError(LocalModelError, ValueError):
-    """choice_accuracy was asked of a row without choices."""
-
-    def __init__(self, row: int) -> None:
-        super().__init__(f"row {row}: choices is empty, choice_accuracy needs options to compare")
-        self.row = row
-
-
 class ScoringCancelledError(LocalModelError):
     """Scoring was stopped between two batches, as asked."""

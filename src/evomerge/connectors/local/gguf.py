@@ -65,7 +65,10 @@ def plain_model(quantised: PreTrainedModel) -> PreTrainedModel:
     fields = quantised.config.to_dict()
     fields.pop("quantization_config", None)
     config = type(quantised.config).from_dict(
-        {name: _shortest(value) if type(value) is float else value for name, value in fields.items()}
+        {
+            name: _shortest(value) if type(value) is float else value
+            for name, value in fields.items()
+        }
     )
     model: PreTrainedModel = type(quantised)(config)
     model.load_state_dict(quantised.state_dict())
