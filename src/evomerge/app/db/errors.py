@@ -32,3 +32,20 @@ class JobStateError(StorageError):
         self.job_id = job_id
         self.status = status
         self.wanted = wanted
+
+
+class NameTakenError(StorageError):
+    """Another row has this name already."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"a {kind} named {name!r} exists already")
+        self.kind = kind
+        self.name = name
+
+
+class UnknownCursorError(StorageError, LookupError):
+    """The row to go on after is not there."""
+
+    def __init__(self, after: str) -> None:
+        super().__init__(f"no row {after!r} to go on after")
+        self.after = after

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must hold no NUL character")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
 
 Name = Annotated[
     str,
@@ -16,8 +25,12 @@ Name = Annotated[
     ),
 ]
 
+Reference = Annotated[
+    Text, Field(min_length=1, max_length=128, description="An id, or a name, of what exists.")
+]
+
 Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    dict[Annotated[Text, Field(max_length=64)], Annotated[Text, Field(max_length=512)]],
     Field(max_length=16, description="Up to 16 pairs of your own."),
 ]
 
@@ -32,3 +45,22 @@ class Resource(BaseModel):
     """A response body."""
 
     model_config = ConfigDict(from_attributes=True)
+
+
+T = TypeVar("T")
+
+
+class Page(Resource, Generic[T]):
+    """A part of a list."""
+
+    object: Literal["list"] = "list"
+    data: list[T]
+    has_more: bool = Field(description="Whether there is more behind the last one of these.")
+
+
+class Deleted(Resource):
+    """What is gone."""
+
+    id: str
+    object: str
+    deleted: Literal[True] = True

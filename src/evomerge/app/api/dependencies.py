@@ -1,0 +1,59 @@
+"""What endpoints are given."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Annotated, cast
+
+from fastapi import Depends, Header, Path, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from evomerge.app.services.context import Context
+from evomerge.app.services.once import Answer, Ticket
+
+
+async def _context(request: Request) -> Context:
+    return cast(Context, request.app.state.context)
+
+
+ContextDep = Annotated[Context, Depends(_context)]
+
+Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
+After = Annotated[
+    str | None,
+    Query(max_length=64, description="Go on behind this id, the last one of the page before."),
+]
+Key = Annotated[str, Path(max_length=128, description="An id or a name.")]
+JobId = Annotated[str, Path(max_length=64, description="A job's id.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="Any string of your own, new for each thing to create. A request repeated "
+        "with the same key and body gets the first one's answer; nothing is created twice.",
+    ),
+]
+
+
+def ticket(request: Request, key: str | None, body: BaseModel, *more: str) -> Ticket | None:
+    """The idempotency key of a request, bound to who asks what of which route.
+
+    Args:
+        key: the header, if it was sent.
+        body: what was asked.
+        more: what was asked beside it, such as the hash of an uploaded file.
+    """
+    if key is None:
+        return None
+    asked = "\n".join([body.model_dump_json(exclude_unset=True), *more])
+    caller = getattr(request.state, "caller", "")
+    route = f"{caller} {request.method} {request.url.path}"
+    return Ticket(key, route[:255], sha256(asked.encode()).hexdigest())
+
+
+def answered(answer: Answer) -> JSONResponse:
+    """An answer as it goes out."""
+    return JSONResponse(answer.body, answer.status)

@@ -1,0 +1,69 @@
+"""/v1/experts."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from evomerge.app.api.bodies import documented, form_body, is_form, json_body
+from evomerge.app.api.dependencies import (
+    After,
+    ContextDep,
+    IdempotencyKey,
+    Key,
+    Limit,
+    answered,
+    ticket,
+)
+from evomerge.app.api.responses import CONFLICT, NOT_FOUND, REFUSED, existed
+from evomerge.app.schemas.base import Deleted
+from evomerge.app.schemas.experts import Expert, ExpertCreate, ExpertFields, ExpertPage
+from evomerge.app.services import experts
+from evomerge.app.services.once import once
+
+router = APIRouter(prefix="/v1/experts", tags=["experts"])
+
+
+@router.post(
+    "",
+    operation_id="create_expert",
+    status_code=201,
+    response_model=Expert,
+    responses=existed(Expert) | REFUSED,
+    openapi_extra=documented(ExpertCreate, ExpertFields, experts.FILES),
+)
+async def create_expert(
+    request: Request, context: ContextDep, idempotency_key: IdempotencyKey = None
+) -> JSONResponse:
+    """Register a LoRA adapter: upload its two files as a form, or name a folder.
+
+    Every tensor is checked against the base model; what is wrong is named with its tensor. The
+    same adapter under the same name is the same expert (200 instead of 201).
+    """
+    if is_form(request):
+        async with form_body(request, ExpertFields, list(experts.FILES)) as (fields, files):
+            streams = {name: file.file for name, file in files.items()}
+            checked = await experts.store(context, streams, fields.base)
+    else:
+        fields = body = await json_body(request, ExpertCreate)
+        checked = await experts.check_path(context, body.path, body.base)
+    asked = ticket(request, idempotency_key, fields, checked.content_hash)
+    return answered(await once(context.database, asked, experts.creation(fields, checked)))
+
+
+@router.get("", operation_id="list_experts")
+async def list_experts(context: ContextDep, limit: Limit = 20, after: After = None) -> ExpertPage:
+    """Experts, newest first."""
+    return await experts.page(context, after, limit)
+
+
+@router.get("/{expert}", operation_id="get_expert", responses=NOT_FOUND)
+async def get_expert(context: ContextDep, expert: Key) -> Expert:
+    """One expert, by id or name."""
+    return await experts.get(context, expert)
+
+
+@router.delete("/{expert}", operation_id="delete_expert", responses=NOT_FOUND | CONFLICT)
+async def delete_expert(context: ContextDep, expert: Key) -> Deleted:
+    """Forget an expert that no pool holds. Jobs that were created with it keep its files."""
+    return await experts.delete(context, expert)

@@ -1,0 +1,37 @@
+"""How OpenAPI tells of refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from evomerge.app.schemas.errors import Error
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def _refusal(description: str) -> dict[str, Any]:
+    return {"model": Error, "description": description}
+
+
+NOT_FOUND: Responses = {404: _refusal("Nothing has this id or name.")}
+CONFLICT: Responses = {409: _refusal("It does not fit the state of things.")}
+REFUSED: Responses = {
+    400: _refusal("The body is not JSON, or no form."),
+    409: _refusal("The name is taken, or the idempotency key was used with another body."),
+    413: _refusal("The body is too large."),
+    415: _refusal("The body is of another type."),
+    422: _refusal("A field is wrong; the message names it and its value."),
+}
+# Of every route below /v1.
+ALWAYS: Responses = {
+    401: _refusal("The service asks for an API key."),
+    422: _refusal("A field is wrong; the message names it and its value."),
+    503: _refusal("The database cannot be reached; try again after Retry-After seconds."),
+}
+
+
+def existed(model: type[BaseModel]) -> Responses:
+    """The answer of a POST that finds what it was to make."""
+    return {200: {"model": model, "description": "The very same was there already."}}

@@ -1,0 +1,51 @@
+"""The HTTP service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from evomerge.app.api import datasets, errors, experts, health, merge_jobs, pools
+from evomerge.app.api.middleware import ApiKeys, BodyLimit
+from evomerge.app.api.responses import ALWAYS
+from evomerge.app.db.engine import Database
+from evomerge.app.services.bases import Bases
+from evomerge.app.services.context import Context
+from evomerge.app.settings import Settings
+from evomerge.version import __version__
+
+_DESCRIPTION = "Merge language models: a pool, a dataset and a budget in, one merged model out."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service as an ASGI application.
+
+    Its database is connected when it starts up and let go when it shuts down; the schema must be
+    there already (`evomerge migrate`), and /readyz tells whether it is.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = Database(settings.url)
+        app.state.context = Context(settings, database, Bases(settings.bases))
+        try:
+            yield
+        finally:
+            await database.dispose()
+
+    app = FastAPI(
+        title="Evo-Merging", version=__version__, description=_DESCRIPTION, lifespan=lifespan
+    )
+    app.include_router(health.router)
+    for resource in (experts, pools, datasets, merge_jobs):
+        app.include_router(resource.router, responses=ALWAYS)
+    errors.install(app)
+    app.add_middleware(
+        BodyLimit,
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+    )
+    app.add_middleware(ApiKeys, keys=settings.api_keys)
+    return app

@@ -1,0 +1,55 @@
+"""Validation errors in words: the field's dotted path, what is wrong, the bad value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from evomerge.app.errors import Detail
+from evomerge.evaluation.errors import short
+
+_SOURCES = frozenset({"body", "query", "path", "header"})
+_MESSAGES = {"missing": "is missing", "extra_forbidden": "is not a known field"}
+
+
+def faults(errors: Iterable[Mapping[str, Any]], body: object = None) -> list[Detail]:
+    """One detail a fault of a pydantic validation.
+
+    Args:
+        errors: as `ValidationError.errors()` gives them.
+        body: what was validated; tells the tags of unions, which no user wrote, from fields.
+    """
+    return [_fault(error, body) for error in errors]
+
+
+def _fault(error: Mapping[str, Any], body: object) -> Detail:
+    field = ".".join(_path(error["loc"], body)) or None
+    message = _MESSAGES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    given = error.get("input")
+    shown = "" if isinstance(given, dict | list) else f", got {short(given)}"
+    if error["type"] == "missing":
+        shown = ""
+    return Detail(f"{field}: {message}{shown}" if field else f"{message}{shown}", field)
+
+
+def _path(location: Sequence[str | int], body: object) -> list[str]:
+    """The location as the user sees it."""
+    if location and location[0] in _SOURCES:
+        location = location[1:]
+    parts = []
+    here = body
+    for number, part in enumerate(location):
+        last = number == len(location) - 1
+        if isinstance(here, dict) and part not in here and not last:
+            continue  # the tag of a union
+        parts.append(str(part))
+        here = _below(here, part)
+    return parts
+
+
+def _below(here: object, part: str | int) -> object:
+    if isinstance(here, dict):
+        return here.get(part)
+    if isinstance(here, list) and isinstance(part, int) and part < len(here):
+        return here[part]
+    return None

@@ -1,0 +1,153 @@
+"""Merge jobs as clients see them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from evomerge.app.schemas.base import Page, Resource
+from evomerge.app.schemas.result import ArtifactResult, JobResult
+from evomerge.app.schemas.spec import MergeJobSpec
+
+Status = Literal[
+    "queued",
+    "running",
+    "pausing",
+    "paused",
+    "cancelling",
+    "succeeded",
+    "failed",
+    "cancelled",
+]
+
+
+class ResolvedExpert(Resource):
+    """An expert as it was when the job was created."""
+
+    id: str
+    name: str
+    content_hash: str
+
+
+class ResolvedDataset(Resource):
+    """A dataset as it was when the job was created."""
+
+    id: str
+    name: str
+    content_hash: str
+    rows: int
+    weight: float
+
+
+class ResolvedInputs(Resource):
+    """What the job is made of. What is renamed or deleted later changes no job."""
+
+    base: str
+    pool_id: str | None = None
+    experts: list[ResolvedExpert]
+    datasets: list[ResolvedDataset]
+
+
+class JobFailure(Resource):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class MergeJob(Resource):
+    """One search."""
+
+    id: str
+    object: Literal["merge_job"] = "merge_job"
+    name: str | None
+    status: Status
+    spec: MergeJobSpec = Field(description="With every default written out.")
+    inputs: ResolvedInputs
+    progress: dict[str, Any] = Field(
+        description="stage, generation, evaluations, planned_evaluations, best_loss, tokens, "
+        "tokens_per_second and eta_seconds; empty before the job has begun."
+    )
+    error: JobFailure | None
+    metadata: dict[str, str]
+    attempts: int = Field(description="How often a worker has taken it up.")
+    seconds_used: float = Field(description="Running time, over all attempts.")
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+class MergeJobPage(Page[MergeJob]):
+    """Some jobs, newest first."""
+
+
+class MergeJobResult(JobResult):
+    """What a job found, with its proof."""
+
+    object: Literal["merge_job.result"] = "merge_job.result"
+    merge_job_id: str
+
+
+class MergeJobEvent(Resource):
+    """One line of a job's history."""
+
+    id: str
+    object: Literal["merge_job.event"] = "merge_job.event"
+    created_at: float
+    level: Literal["info", "warn", "error"]
+    type: Literal["message", "metrics"]
+    message: str
+    data: dict[str, Any]
+
+
+class MergeJobEventPage(Page[MergeJobEvent]):
+    """Some events, oldest first."""
+
+
+class MergeJobEvaluation(Resource):
+    """One scored candidate."""
+
+    id: str
+    object: Literal["merge_job.evaluation"] = "merge_job.evaluation"
+    stage: str
+    generation: int
+    index: int
+    loss: float | None = Field(description="Unpenalised mean; null where the candidate broke.")
+    alpha: list[list[float]] = Field(description="By layer group and expert: fraction kept.")
+    beta: list[list[float]] = Field(description="By layer group and expert: signed weight.")
+    tokens: int
+    seconds: float
+    created_at: float
+
+
+class MergeJobEvaluationPage(Page[MergeJobEvaluation]):
+    """Some evaluations, in the order of the search."""
+
+
+class Artifact(ArtifactResult):
+    """One file that a job made."""
+
+    object: Literal["merge_job.artifact"] = "merge_job.artifact"
+
+
+class ArtifactPage(Page[Artifact]):
+    """Every file that a job made."""
+
+
+class Estimate(Resource):
+    """What a job would cost at most. Nothing is created."""
+
+    object: Literal["merge_job.estimate"] = "merge_job.estimate"
+    experts: int
+    evaluations: int = Field(description="Candidates scored by the search at most.")
+    search_examples: int = Field(description="Examples that each candidate is scored on.")
+    held_out_examples: int = Field(description="Examples of the proof.")
+    tokens: int = Field(description="Tokens run through the model by search and proof.")
+    tokens_by: Literal["tokenizer", "bytes"] = Field(
+        description="Whether tokens were counted, or guessed at four bytes each."
+    )
+    usd: float = Field(description="Money; models that run here cost none.")
+    seconds: float | None = Field(description="Null where nothing like it has run here yet.")
+    seconds_reason: str | None = Field(None, description="Why there are no seconds.")

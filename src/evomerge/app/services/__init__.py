@@ -1,0 +1,1 @@
+"""What the endpoints do: plain functions over a context, knowing nothing of HTTP."""

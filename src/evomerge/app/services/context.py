@@ -1,0 +1,18 @@
+"""What every service works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evomerge.app.db.engine import Database
+from evomerge.app.services.bases import Bases
+from evomerge.app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Context:
+    """Made once when the service starts, passed to whatever needs it."""
+
+    settings: Settings
+    database: Database
+    bases: Bases

@@ -1,0 +1,212 @@
+"""Merge jobs: created with everything they refer to fixed, listed, stopped and resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from evomerge.app.db.errors import JobNotFoundError, JobStateError
+from evomerge.app.db.models import Dataset, Expert, Job, Pool
+from evomerge.app.db.repositories import jobs, pools, queue
+from evomerge.app.db.repositories.jobs import Filters
+from evomerge.app.db.repositories.lookup import find
+from evomerge.app.db.repositories.queue import StopRequest
+from evomerge.app.errors import ConflictError, InvalidRequestError, NotFoundError
+from evomerge.app.schemas.inputs import DatasetInput, ExpertInput, JobInputs
+from evomerge.app.schemas.merge_jobs import MergeJob, MergeJobPage, ResolvedInputs
+from evomerge.app.schemas.spec import MergeJobSpec
+from evomerge.app.services.context import Context
+from evomerge.app.services.datasets import first_example
+from evomerge.app.services.once import Answer, Make
+from evomerge.app.services.references import find_datasets, find_experts
+from evomerge.app.worker.method import build_optimizer
+from evomerge.evaluation import MetricError, check_metric
+from evomerge.optimizers import InvalidParameterError
+
+
+def creation(context: Context, spec: MergeJobSpec) -> Make:
+    """What checks the spec against what there is, and queues the job."""
+
+    async def make(session: AsyncSession) -> Answer:
+        inputs = await resolve(session, spec, context.settings.max_pool_experts)
+        row = await jobs.add(
+            session,
+            name=spec.name,
+            spec=spec.model_dump(mode="json"),
+            inputs=inputs.model_dump(mode="json"),
+            meta=spec.metadata,
+        )
+        return Answer(201, resource(row).model_dump(mode="json"), row.id)
+
+    return make
+
+
+async def resolve(session: AsyncSession, spec: MergeJobSpec, max_experts: int) -> JobInputs:
+    """The ids, hashes and paths that a spec means now.
+
+    Raises:
+        InvalidRequestError: something is unknown, or cannot be searched on; names the field.
+    """
+    pool, experts = await _experts(session, spec)
+    if len(experts) > max_experts:
+        raise InvalidRequestError(
+            f"experts: {len(experts)} of them, the service takes {max_experts}", param="experts"
+        )
+    keys = [one.dataset for one in spec.objective.datasets]
+    datasets = await find_datasets(session, keys)
+    await _check_metrics(spec, datasets)
+    _check_method(spec, len(experts))
+    weights = [one.weight for one in spec.objective.datasets]
+    return JobInputs(
+        base=experts[0].base,
+        pool_id=pool.id if pool else None,
+        experts=[
+            ExpertInput(
+                id=one.id, name=one.name, path=Path(one.path), content_hash=one.content_hash
+            )
+            for one in experts
+        ],
+        datasets=[
+            DatasetInput(
+                id=one.id,
+                name=one.name,
+                path=Path(one.path),
+                content_hash=one.content_hash,
+                rows=one.rows,
+                weight=weight,
+            )
+            for one, weight in zip(datasets, weights, strict=True)
+        ],
+    )
+
+
+async def get(context: Context, job_id: str) -> MergeJob:
+    """A job by its id.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    return resource(await find_row(context, job_id))
+
+
+async def find_row(context: Context, job_id: str) -> Job:
+    """A job's row.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    async with context.database.read() as session:
+        row = await jobs.find(session, job_id)
+    if row is None:
+        raise NotFoundError("merge job", job_id)
+    return row
+
+
+async def page(context: Context, filters: Filters, after: str | None, limit: int) -> MergeJobPage:
+    """Jobs, newest first."""
+    async with context.database.read() as session:
+        rows, more = await jobs.page(session, filters, after=after, limit=limit)
+    return MergeJobPage(data=[resource(row) for row in rows], has_more=more)
+
+
+async def stop(context: Context, job_id: str, wanted: StopRequest) -> MergeJob:
+    """Ask a job to pause or to end.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: it has ended, or is being cancelled and cannot pause.
+    """
+    try:
+        async with context.database.write() as session:
+            await queue.request_stop(session, job_id, wanted)
+            return await _now(session, job_id)
+    except JobNotFoundError as error:
+        raise NotFoundError("merge job", job_id) from error
+    except JobStateError as error:
+        raise ConflictError(str(error), code="job_state") from error
+
+
+async def resume(context: Context, job_id: str) -> MergeJob:
+    """Queue a paused or failed job again.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: it is neither paused nor failed.
+    """
+    try:
+        async with context.database.write() as session:
+            await queue.resume(session, job_id)
+            return await _now(session, job_id)
+    except JobNotFoundError as error:
+        raise NotFoundError("merge job", job_id) from error
+    except JobStateError as error:
+        raise ConflictError(str(error), code="job_state") from error
+
+
+def resource(row: Job) -> MergeJob:
+    """A row as clients see it."""
+    return MergeJob(
+        id=row.id,
+        name=row.name,
+        status=row.status,
+        spec=MergeJobSpec.model_validate(row.spec),
+        inputs=ResolvedInputs.model_validate(row.inputs),
+        progress=row.progress,
+        error=row.error,
+        metadata=row.meta,
+        attempts=row.attempts,
+        seconds_used=row.seconds_used,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+async def _now(session: AsyncSession, job_id: str) -> MergeJob:
+    row = await jobs.find(session, job_id)
+    if row is None:
+        raise JobNotFoundError(job_id)
+    return resource(row)
+
+
+async def _experts(
+    session: AsyncSession, spec: MergeJobSpec
+) -> tuple[Pool | None, Sequence[Expert]]:
+    if spec.pool is not None:
+        pool = await find(session, Pool, spec.pool)
+        if pool is None:
+            raise InvalidRequestError(
+                f"pool: no pool {spec.pool!r}", param="pool", code="not_found"
+            )
+        return pool, await pools.members(session, pool.id)
+    experts = await find_experts(session, spec.experts or [])
+    return None, experts
+
+
+async def _check_metrics(spec: MergeJobSpec, datasets: Sequence[Dataset]) -> None:
+    """Refuse metrics that cannot score the datasets' kind of rows."""
+    wanted: list[tuple[str, Any]] = [("objective.metric", spec.objective.metric)]
+    wanted += [(f"objective.report.{n}", one) for n, one in enumerate(spec.objective.report)]
+    wanted = [(where, metric) for where, metric in wanted if metric != "cross_entropy"]
+    if not wanted:
+        return
+    for dataset in datasets:
+        example = await first_example(Path(dataset.path))
+        for where, metric in wanted:
+            try:
+                check_metric(metric, [example])
+            except MetricError as error:
+                raise InvalidRequestError(
+                    f"{where}: {metric!r} cannot score dataset {dataset.name!r}: {error.reason}",
+                    param=where,
+                ) from error
+
+
+def _check_method(spec: MergeJobSpec, experts: int) -> None:
+    try:
+        build_optimizer(spec, experts)
+    except InvalidParameterError as error:
+        raise InvalidRequestError(f"method: {error}", param="method") from error
