@@ -11,11 +11,10 @@ from sqlalchemy.exc import IntegrityError
 from evomerge import migrations
 from evomerge.app.db.engine import Database, SyncDatabase, epoch, sync_url
 from evomerge.app.db.models import Event, Pool
-from tests.support.databases import database_url, empty_url  # noqa: F401
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:  # noqa: F811
+async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url)
     yield database
     await database.dispose()
@@ -49,10 +48,13 @@ async def test_a_write_is_committed_at_the_end_of_its_block(database: Database) 
 
 
 async def test_an_error_takes_a_write_back(database: Database) -> None:
-    with pytest.raises(RuntimeError):
+    async def write() -> None:
         async with database.write() as session:
             await session.execute(insert(Pool).values(**pool("a")))
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await write()
     assert await count_pools(database) == 0
 
 
@@ -109,7 +111,7 @@ def test_the_synchronous_driver_reaches_the_same_database() -> None:
     assert sync_url(url).render_as_string(hide_password=False) == url
 
 
-def test_a_synchronous_write_is_committed(database_url: str) -> None:  # noqa: F811
+def test_a_synchronous_write_is_committed(database_url: str) -> None:
     database = SyncDatabase(database_url)
     with database.write() as connection:
         connection.execute(insert(Pool).values(**pool("a")))
@@ -118,7 +120,7 @@ def test_a_synchronous_write_is_committed(database_url: str) -> None:  # noqa: F
     database.dispose()
 
 
-def test_require_head_names_the_remedy(empty_url: str) -> None:  # noqa: F811
+def test_require_head_names_the_remedy(empty_url: str) -> None:
     with pytest.raises(migrations.SchemaError, match="evomerge migrate"):
         migrations.require_head(empty_url)
     migrations.upgrade(empty_url)

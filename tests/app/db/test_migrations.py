@@ -9,7 +9,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from evomerge import migrations
 from evomerge.app.db.engine import SyncDatabase
-from tests.support.databases import database_url, empty_url  # noqa: F401
 
 
 def tables(url: str) -> set[str]:
@@ -20,24 +19,24 @@ def tables(url: str) -> set[str]:
         database.dispose()
 
 
-def test_models_and_migrations_agree(database_url: str) -> None:  # noqa: F811
+def test_models_and_migrations_agree(database_url: str) -> None:
     migrations.check(database_url)
 
 
-def test_upgrade_twice_changes_nothing(database_url: str) -> None:  # noqa: F811
+def test_upgrade_twice_changes_nothing(database_url: str) -> None:
     before = tables(database_url)
     migrations.upgrade(database_url)
     assert tables(database_url) == before
 
 
-def test_several_processes_may_upgrade_at_once(empty_url: str) -> None:  # noqa: F811
+def test_several_processes_may_upgrade_at_once(empty_url: str) -> None:
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(migrations.upgrade, [empty_url] * 4))
     migrations.check(empty_url)
 
 
 def test_a_failing_step_leaves_the_database_as_it_was(
-    empty_url: str,  # noqa: F811
+    empty_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     create = op.create_table

@@ -5,18 +5,17 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from tests.support import jobs
 
 from evomerge.app.db.engine import Database, SyncDatabase
 from evomerge.app.worker.loop import Rhythm, Worker
 from evomerge.app.worker.run import BenchMaker
-from tests.support import jobs
-from tests.support.databases import database_url, empty_url  # noqa: F401
 
 MakeWorker = Callable[..., Worker]
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:  # noqa: F811
+async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url)
     yield database
     await database.dispose()
