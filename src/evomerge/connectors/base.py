@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from evomerge.evaluation.example import Example
-from evomerge.optimizers.candidate import Candidate, FloatArray
+if TYPE_CHECKING:
+    # Types alone: importing the optimizers loads pycma and with it scipy, seconds for a client.
+    from evomerge.evaluation.example import Example
+    from evomerge.optimizers.candidate import Candidate, FloatArray
 
 
 class ConnectorError(Exception):

@@ -7,7 +7,7 @@ they inject a transport.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,16 +45,23 @@ class StatusError(HttpError):
         message: the server's own words.
         param: the field that it names, if it names one.
         code: its machine-readable reason, if it gives one.
+        details: each single fault in words, where it tells of several.
     """
 
     def __init__(
-        self, status: int, message: str, param: str | None = None, code: str | None = None
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        details: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
         self.code = code
+        self.details = tuple(details)
 
 
 @dataclass(frozen=True)
@@ -258,9 +265,14 @@ def _refusal(status: int, text: str) -> StatusError:
     except ValueError:
         answer = None
     error = answer.get("error") if isinstance(answer, dict) else None
-    if isinstance(error, dict) and isinstance(error.get("message"), str):
-        return StatusError(status, error["message"], error.get("param"), error.get("code"))
-    return StatusError(status, text[:500].strip() or f"status {status} without a word")
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return StatusError(status, text[:500].strip() or f"status {status} without a word")
+    details = [
+        detail["message"]
+        for detail in error.get("details") or ()
+        if isinstance(detail, dict) and isinstance(detail.get("message"), str)
+    ]
+    return StatusError(status, error["message"], error.get("param"), error.get("code"), details)
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:

@@ -30,6 +30,12 @@ class InputError(CommandError):
     """A file, a field or an option that cannot be used; the message names it and its value."""
 
 
+class ServiceError(CommandError):
+    """The service, or the database below it, cannot be used."""
+
+    code = Exit.UNREACHABLE
+
+
 class JobFailedError(CommandError):
     """A job ended without a merged model."""
 
@@ -55,19 +61,24 @@ def lines(error: Exception) -> Iterator[str]:
     if isinstance(error, ValidationError):
         yield from faults(error)
     elif isinstance(error, StatusError):
-        named = error.param is None or error.param in error.message
-        yield error.message if named else f"{error.param}: {error.message}"
+        if error.details:
+            yield from error.details
+        elif error.param is None or error.param in error.message:
+            yield error.message
+        else:
+            yield f"{error.param}: {error.message}"
     elif isinstance(error, OSError) and error.filename is not None:
         yield f"{error.filename}: {error.strerror}"
     else:
-        yield str(error)
+        yield from str(error).splitlines()
 
 
-def faults(error: ValidationError) -> Iterator[str]:
-    """One line a fault: the field's path, what is wrong, and the value that was given."""
-    for fault in error.errors(include_url=False):
-        field = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        given = fault["input"]
-        shown = "" if isinstance(given, dict | list) else f" (got {given!r})"
-        yield f"{field}: {message}{shown}" if field else f"{message}{shown}"
+def faults(error: ValidationError, given: object = None) -> list[str]:
+    """One line a fault: the field's path, what is wrong, and the value that was given.
+
+    Args:
+        given: what was validated.
+    """
+    from evomerge.app.schemas.faults import faults as details
+
+    return [detail.message for detail in details(error.errors(), given)]

@@ -41,4 +41,4 @@ def load(path: Path) -> MergeJobSpec:
     try:
         return MergeJobSpec.model_validate(data)
     except ValidationError as error:
-        raise InputError("\n".join(f"{path}: {line}" for line in faults(error))) from error
+        raise InputError("\n".join(f"{path}: {line}" for line in faults(error, data))) from error

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge import migrations
-from evomerge.app.cli import serving
+# The service's own modules are imported where they are used: a client should not wait for them.
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Datasets, uploads, artifacts and the embedded database.")
@@ -38,6 +37,8 @@ def serve(
     An embedded SQLite database is created and migrated here; a Postgres is migrated once by
     `evomerge migrate`. Both processes end together; a worker that dies is started again.
     """
+    from evomerge.app.cli import serving
+
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     settings = serving.read_settings(host=host, port=port, data_dir=data_dir)
     serving.check_binding(settings)
@@ -55,6 +56,8 @@ def worker(
     ] = False,
 ) -> None:
     """Start one more worker, anywhere that reaches the database and the data folder."""
+    from evomerge.app.cli import serving
+
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     settings = serving.read_settings(data_dir=data_dir)
     serving.migrate_if_sqlite(settings)
@@ -63,13 +66,15 @@ def worker(
 
 def migrate(data_dir: DataDir = None) -> None:
     """Bring the database to this version's schema. Safe to run again, and by several at once."""
-    settings = serving.read_settings(data_dir=data_dir)
-    migrations.upgrade(settings.url)
-    typer.echo(f"The database is at revision {migrations.head()}.")
+    from evomerge.app.cli import serving
+
+    revision = serving.migrate(serving.read_settings(data_dir=data_dir))
+    typer.echo(f"The database is at revision {revision}.")
 
 
 def openapi() -> None:
     """Print the HTTP API's OpenAPI document."""
+    from evomerge.app.cli import serving
     from evomerge.app.main import create_app
 
     typer.echo(json.dumps(create_app(serving.read_settings()).openapi(), indent=2))

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,10 +16,10 @@ import uvicorn
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from evomerge import migrations
-from evomerge.app.cli.failures import InputError, faults
+from evomerge.app.cli.failures import InputError, ServiceError, faults
 from evomerge.app.cli.supervisor import Supervisor
 from evomerge.app.settings import Settings
 
@@ -62,18 +62,52 @@ def check_binding(settings: Settings) -> None:
         )
 
 
-def migrate_if_sqlite(settings: Settings) -> None:
-    """Bring an embedded database up to date; a Postgres is migrated once, by `evomerge migrate`.
+def migrate(settings: Settings) -> str | None:
+    """Bring the database to this version's schema; the revision that it is at then.
 
     Raises:
         InputError: the database's address makes no sense.
+        ServiceError: the database is away, or refuses.
+    """
+    with database_errors():
+        migrations.upgrade(settings.url)
+    return migrations.head()
+
+
+def migrate_if_sqlite(settings: Settings) -> None:
+    """Migrate an embedded database; a Postgres is migrated once, by `evomerge migrate`.
+
+    Raises:
+        InputError, ServiceError: as `migrate`.
+    """
+    with database_errors():
+        embedded = make_url(settings.url).get_backend_name() == "sqlite"
+    if embedded:
+        migrate(settings)
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Turn what a database can raise at the start into one clear line.
+
+    Raises:
+        InputError: its address makes no sense, or its driver is not installed.
+        ServiceError: it is away, refuses, or has another version's schema.
     """
     try:
-        backend = make_url(settings.url).get_backend_name()
-    except ArgumentError as error:
+        yield
+    except (ArgumentError, NoSuchModuleError) as error:
         raise InputError(f"setting database_url: {error}") from error
-    if backend == "sqlite":
-        migrations.upgrade(settings.url)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"setting database_url: this database needs {error.name}: "
+            "pip install 'evo-merging[postgres]'"
+        ) from error
+    except migrations.SchemaError as error:
+        raise ServiceError(str(error)) from error
+    except DBAPIError as error:
+        reason = str(error.orig).strip().partition("\n")[0]
+        raise ServiceError(f"the database cannot be used: {reason}") from error
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -115,7 +149,22 @@ async def serve(settings: Settings, bound: socket.socket, *, worker: bool) -> No
             finally:
                 stop.set()
     if not server.started:
-        raise InputError("the API did not start; the reason is logged above")
+        raise ServiceError("the API did not start; the reason is logged above")
+
+
+async def work(settings: Settings, *, end_with_parent: bool) -> None:
+    """Run jobs until a signal, or until standard input ends when that is asked for.
+
+    Raises:
+        InputError, ServiceError: the database cannot be used.
+    """
+    from evomerge.app.worker import process
+
+    stop = asyncio.Event()
+    with stopped_by_signals(stop.set), database_errors():
+        if end_with_parent:
+            on_end_of_input(stop.set)
+        await process.work(settings, stop)
 
 
 def worker_environment(settings: Settings) -> Mapping[str, str]:
@@ -128,7 +177,7 @@ def worker_environment(settings: Settings) -> Mapping[str, str]:
 
 
 @contextmanager
-def stopped_by_signals(stop: Callable[[], None]):  # type: ignore[no-untyped-def]
+def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Call `stop` on SIGINT and SIGTERM while the block runs in this thread's event loop."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -138,3 +187,15 @@ def stopped_by_signals(stop: Callable[[], None]):  # type: ignore[no-untyped-def
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+def on_end_of_input(then: Callable[[], None]) -> None:
+    """Call `then` once, when standard input, a pipe that nobody writes to, is closed."""
+    loop = asyncio.get_running_loop()
+    source = sys.stdin.fileno()
+
+    def ended() -> None:
+        loop.remove_reader(source)
+        then()
+
+    loop.add_reader(source, ended)
