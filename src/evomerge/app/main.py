@@ -7,7 +7,16 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from evomerge.app.api import datasets, errors, experts, health, merge_jobs, pools
+from evomerge.app.api import (
+    datasets,
+    errors,
+    experts,
+    health,
+    merge_job_logs,
+    merge_job_results,
+    merge_jobs,
+    pools,
+)
 from evomerge.app.api.middleware import ApiKeys, BodyLimit
 from evomerge.app.api.responses import ALWAYS
 from evomerge.app.db.engine import Database
@@ -39,7 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Evo-Merging", version=__version__, description=_DESCRIPTION, lifespan=lifespan
     )
     app.include_router(health.router)
-    for resource in (experts, pools, datasets, merge_jobs):
+    for resource in (experts, pools, datasets, merge_jobs, merge_job_logs, merge_job_results):
         app.include_router(resource.router, responses=ALWAYS)
     errors.install(app)
     app.add_middleware(

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(5.0, gt=0)
     beat_seconds: float = Field(1.0, gt=0)
     poll_seconds: float = Field(0.5, gt=0)
+    heartbeat_seconds: float = Field(
+        15.0, gt=0, description="Silence on an event stream after which a comment is sent."
+    )
     max_attempts: int = Field(5, ge=1)
 
     @property

@@ -35,3 +35,10 @@ ALWAYS: Responses = {
 def existed(model: type[BaseModel]) -> Responses:
     """The answer of a POST that finds what it was to make."""
     return {200: {"model": model, "description": "The very same was there already."}}
+
+
+def binary(media_type: str, description: str) -> Responses:
+    """An answer that is a file."""
+    schema = {"type": "string", "format": "binary"}
+    content = {media_type: {"schema": schema, "example": "<bytes>"}}
+    return {200: {"description": description, "content": content}}

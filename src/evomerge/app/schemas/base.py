@@ -61,6 +61,12 @@ class Page(Resource, Generic[T]):
 class Deleted(Resource):
     """What is gone."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"id": "ex_5f0c2a9d81b34e77a6c0d1e2", "object": "expert", "deleted": True}]
+        }
+    )
+
     id: str
     object: str
     deleted: Literal[True] = True

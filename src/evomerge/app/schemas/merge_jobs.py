@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from evomerge.app.schemas import examples
 from evomerge.app.schemas.base import Page, Resource
 from evomerge.app.schemas.result import ArtifactResult, JobResult
 from evomerge.app.schemas.spec import MergeJobSpec
@@ -20,6 +21,18 @@ Status = Literal[
     "failed",
     "cancelled",
 ]
+
+_JOB_EXAMPLE = examples.merge_job(
+    MergeJobSpec.model_validate(examples.MERGE_JOB_SPECS[0]).model_dump(mode="json")
+)
+
+
+def _example(body: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [body]})
+
+
+def _page_example(one: dict[str, Any]) -> ConfigDict:
+    return _example({"object": "list", "data": [one], "has_more": False})
 
 
 class ResolvedExpert(Resource):
@@ -60,6 +73,8 @@ class JobFailure(Resource):
 class MergeJob(Resource):
     """One search."""
 
+    model_config = _example(_JOB_EXAMPLE)
+
     id: str
     object: Literal["merge_job"] = "merge_job"
     name: str | None
@@ -82,9 +97,13 @@ class MergeJob(Resource):
 class MergeJobPage(Page[MergeJob]):
     """Some jobs, newest first."""
 
+    model_config = _page_example(_JOB_EXAMPLE)
+
 
 class MergeJobResult(JobResult):
     """What a job found, with its proof."""
+
+    model_config = _example(examples.RESULT)
 
     object: Literal["merge_job.result"] = "merge_job.result"
     merge_job_id: str
@@ -92,6 +111,8 @@ class MergeJobResult(JobResult):
 
 class MergeJobEvent(Resource):
     """One line of a job's history."""
+
+    model_config = _example(examples.EVENT)
 
     id: str
     object: Literal["merge_job.event"] = "merge_job.event"
@@ -105,9 +126,13 @@ class MergeJobEvent(Resource):
 class MergeJobEventPage(Page[MergeJobEvent]):
     """Some events, oldest first."""
 
+    model_config = _page_example(examples.EVENT)
+
 
 class MergeJobEvaluation(Resource):
     """One scored candidate."""
+
+    model_config = _example(examples.EVALUATION)
 
     id: str
     object: Literal["merge_job.evaluation"] = "merge_job.evaluation"
@@ -125,9 +150,13 @@ class MergeJobEvaluation(Resource):
 class MergeJobEvaluationPage(Page[MergeJobEvaluation]):
     """Some evaluations, in the order of the search."""
 
+    model_config = _page_example(examples.EVALUATION)
+
 
 class Artifact(ArtifactResult):
     """One file that a job made."""
+
+    model_config = _example(examples.ARTIFACT)
 
     object: Literal["merge_job.artifact"] = "merge_job.artifact"
 
@@ -135,9 +164,13 @@ class Artifact(ArtifactResult):
 class ArtifactPage(Page[Artifact]):
     """Every file that a job made."""
 
+    model_config = _page_example(examples.ARTIFACT)
+
 
 class Estimate(Resource):
     """What a job would cost at most. Nothing is created."""
+
+    model_config = _example(examples.ESTIMATE)
 
     object: Literal["merge_job.estimate"] = "merge_job.estimate"
     experts: int

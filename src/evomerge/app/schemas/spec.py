@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from evomerge.app.schemas.base import Body, Metadata, Name
+from evomerge.app.schemas.base import Body, Metadata, Name, Reference, Text
+from evomerge.app.schemas.examples import MERGE_JOB_SPECS
 from evomerge.app.schemas.presets import METHOD_PRESETS, Preset, filled
 
 Metric = Literal[
@@ -26,7 +27,7 @@ _BOTH_STAGES: tuple[Stage, ...] = ("denoising", "scaling")
 class WeightedDataset(Body):
     """One dataset of an objective and how much it counts."""
 
-    dataset: str = Field(description="Id or name of a dataset.", examples=["ds_film"])
+    dataset: Reference = Field(description="Id or name of a dataset.", examples=["ds_film"])
     weight: float = Field(1.0, gt=0, le=1e6, description="Weight of this dataset's mean loss.")
 
 
@@ -63,7 +64,7 @@ class Objective(Body):
         description="Cut the prompt of longer rows from the left to this many tokens in all; "
         "without it a row longer than the model's context is an error.",
     )
-    answer_prefix: str = Field(
+    answer_prefix: Text = Field(
         " ", max_length=64, description="Written between prompt and completion."
     )
     end_of_text: bool = Field(True, description="Whether the answer ends with end-of-text.")
@@ -214,9 +215,13 @@ class Output(Body):
 class MergeJobSpec(Body):
     """A merge job: pool, dataset, budget in; one merged model, with proof, out."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [*MERGE_JOB_SPECS]})
+
     name: Name | None = None
-    pool: str | None = Field(None, description="Id or name of a pool.", examples=["relatives"])
-    experts: list[str] | None = Field(
+    pool: Reference | None = Field(
+        None, description="Id or name of a pool.", examples=["relatives"]
+    )
+    experts: list[Reference] | None = Field(
         None, min_length=1, max_length=4096, description="Ids or names of experts, in order."
     )
     space: Literal["lora"] = "lora"

@@ -23,6 +23,20 @@ class Bases:
         self._folders = dict(folders)
         self._shapes: dict[str, Shapes] = {}
 
+    def folder(self, name: str) -> Path:
+        """Where a base is.
+
+        Raises:
+            UnavailableError: the settings no longer name it.
+        """
+        if name not in self._folders:
+            raise UnavailableError(
+                f"base {name!r}: the service knows {self._known()}",
+                param="base",
+                code="base_unavailable",
+            )
+        return self._folders[name]
+
     def shapes(self, name: str) -> Shapes:
         """(d_out, d_in) of every layer that an adapter may touch, by module name.
 
@@ -31,7 +45,7 @@ class Bases:
         """
         if name not in self._shapes:
             try:
-                self._shapes[name] = linear_shapes(self._folders[name])
+                self._shapes[name] = linear_shapes(self.folder(name))
             except (BaseFolderError, OSError) as error:
                 logger.error("base %r: %s", name, error)
                 raise UnavailableError(

@@ -100,10 +100,26 @@ async def proof_log(session: AsyncSession, job_id: str) -> list[Scored]:
 
 
 async def page(
-    session: AsyncSession, job_id: str, *, after: Key | None = None, limit: int = 100
+    session: AsyncSession,
+    job_id: str,
+    *,
+    stage: str | None = None,
+    after: Key | None = None,
+    limit: int = 100,
 ) -> Sequence[Evaluation]:
-    """Rows after the key (stage_number, generation, index), in the order of the search."""
-    query = select(Evaluation).where(Evaluation.job_id == job_id).order_by(*_KEY).limit(limit)
+    """Rows after the key (stage_number, generation, index), in the order of the search.
+
+    Losses by example stay in the database.
+    """
+    query = (
+        select(Evaluation)
+        .options(defer(Evaluation.losses), defer(Evaluation.weights))
+        .where(Evaluation.job_id == job_id)
+        .order_by(*_KEY)
+        .limit(limit)
+    )
+    if stage is not None:
+        query = query.where(Evaluation.stage == stage)
     if after is not None:
         query = query.where(tuple_(*_KEY) > after)
     return (await session.scalars(query)).all()
