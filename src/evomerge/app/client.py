@@ -14,6 +14,7 @@ from evomerge.connectors.http import (
     HttpClient,
     Params,
     Part,
+    StatusError,
     Timeouts,
     Transport,
     UnreachableError,
@@ -55,20 +56,20 @@ class EvoMergeClient:
     # Any resource
 
     async def list(
-        self, collection: Collection, *, limit: int | None = None, **filters: str
+        self, collection: Collection, *, limit: int | None = None, page: int = PAGE, **filters: str
     ) -> AsyncIterator[Json]:
-        """The resources of a collection, page after page, at most `limit` of them."""
+        """The resources of a collection, newest first, at most `limit`, fetched `page` at once."""
         params: dict[str, str | int | float | bool] = dict(filters)
         seen = 0
         while limit is None or seen < limit:
-            params["limit"] = PAGE if limit is None else min(PAGE, limit - seen)
-            page = await self._http.json("GET", f"/v1/{collection}", params=params)
-            for resource in page["data"]:
+            params["limit"] = page if limit is None else min(page, limit - seen)
+            found = await self._http.json("GET", f"/v1/{collection}", params=params)
+            for resource in found["data"]:
                 yield resource
-            seen += len(page["data"])
-            if not page["has_more"] or not page["data"]:
+            seen += len(found["data"])
+            if not found["has_more"] or not found["data"]:
                 return
-            params["after"] = page["data"][-1]["id"]
+            params["after"] = found["data"][-1]["id"]
 
     async def get(self, collection: Collection, id_or_name: str) -> Json:
         """One resource, by id or by name."""
@@ -175,40 +176,42 @@ class EvoMergeClient:
 
     # What jobs are made of
 
-    async def register_expert(self, folder: Path, *, base: str, name: str) -> Json:
+    async def register_expert(
+        self, folder: Path, *, name: str | None = None, base: str | None = None
+    ) -> Json:
         """An adapter in a folder that the server can read."""
-        body = {"name": name, "base": base, "path": str(folder)}
-        return await self.create("experts", body)
+        return await self.create("experts", _given(path=str(folder), name=name, base=base))
 
-    async def upload_expert(self, folder: Path, *, base: str, name: str) -> Json:
+    async def upload_expert(
+        self, folder: Path, *, name: str | None = None, base: str | None = None
+    ) -> Json:
         """An adapter from a folder of this machine."""
         parts = [
             Part("config", folder / "adapter_config.json"),
             Part("weights", folder / "adapter_model.safetensors"),
         ]
-        answer: Json = await self._http.upload(
-            "/v1/experts", parts, fields={"name": name, "base": base}
-        )
+        fields = _given(name=name, base=base)
+        answer: Json = await self._http.upload("/v1/experts", parts, fields=fields)
         return answer
 
-    async def register_dataset(self, file: Path, *, name: str) -> Json:
+    async def register_dataset(self, file: Path, *, name: str | None = None) -> Json:
         """A dataset in a file that the server can read."""
-        return await self.create("datasets", {"name": name, "path": str(file)})
+        return await self.create("datasets", _given(path=str(file), name=name))
 
-    async def upload_dataset(self, file: Path, *, name: str) -> Json:
+    async def upload_dataset(self, file: Path, *, name: str | None = None) -> Json:
         """A dataset from a file of this machine."""
         answer: Json = await self._http.upload(
-            "/v1/datasets", [Part("file", file)], fields={"name": name}
+            "/v1/datasets", [Part("file", file)], fields=_given(name=name)
         )
         return answer
 
     # The service
 
     async def ready(self) -> bool:
-        """Whether the service can take work."""
+        """Whether the service is there and can take work."""
         try:
             await self._http.json("GET", "/readyz")
-        except UnreachableError:
+        except (UnreachableError, StatusError):
             return False
         return True
 
@@ -235,6 +238,10 @@ def _body(spec: MergeJobSpec | Mapping[str, Any]) -> Json:
     if isinstance(spec, MergeJobSpec):
         return spec.model_dump(mode="json", exclude_unset=True)
     return dict(spec)
+
+
+def _given(**fields: str | None) -> dict[str, str]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _below(folder: Path, name: str) -> Path:

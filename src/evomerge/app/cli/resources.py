@@ -16,6 +16,12 @@ from evomerge.app.client import Collection, Json
 
 Rows = Callable[[list[Json]], RenderableType]
 Name = Annotated[str | None, typer.Option(help="By default the file's or folder's name.")]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the base model on the server; by default the one that the adapter names."
+    ),
+]
 ByPath = Annotated[
     bool, typer.Option("--by-path", help="The server reads it where it lies; nothing is uploaded.")
 ]
@@ -75,14 +81,15 @@ def _delete(collection: Collection) -> Callable[..., None]:
 def add_expert(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="adapter_config.json and its safetensors.")],
-    base: Annotated[str, typer.Option(help="The base model's name in the server's settings.")],
+    base: Base = None,
     name: Name = None,
     by_path: ByPath = False,
     as_json: AsJson = False,
 ) -> None:
     """Register a LoRA adapter, by upload or where the server can read it."""
     session = ctx.ensure_object(Session)
-    name = name or folder.resolve().name
+    folder = folder.absolute()
+    name = name or folder.name
     added = session.call(
         lambda client: (
             client.register_expert(folder, base=base, name=name)
@@ -101,17 +108,19 @@ def add_pool(
     folders: Annotated[
         str | None, typer.Option(help="A pattern of folders on the server, such as 'pool/*'.")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="With --folders: their base model.")] = None,
+    base: Base = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a pool out of experts, or register every adapter below a pattern of folders at once."""
     if (folders is None) == (not experts):
         raise InputError("give either experts or --folders")
-    if folders is not None and base is None:
-        raise InputError("--folders needs --base")
+    if experts and base is not None:
+        raise InputError("--base goes with --folders; experts have theirs already")
     session = ctx.ensure_object(Session)
     body: Json = {"name": name}
-    body |= {"experts": experts} if experts else {"folders": folders, "base": base}
+    body |= {"experts": experts} if experts else {"folders": folders}
+    if base is not None:
+        body["base"] = base
     session.show(session.call(lambda c: c.create("pools", body)), render.fields, as_json)
 
 
@@ -125,6 +134,7 @@ def add_dataset(
 ) -> None:
     """Register a dataset, by upload or where the server can read it."""
     session = ctx.ensure_object(Session)
+    file = file.absolute()
     name = name or file.stem
     added = session.call(
         lambda client: (
