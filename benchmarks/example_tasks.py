@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import pycountry
 from babel import Locale
@@ -78,10 +79,9 @@ def rows_of(task: Task, seed: int = 0) -> list[Row]:
     Raises:
         KeyError: an unknown kind or form.
     """
+    question, answer = task.kind.capitalize(), _ANSWERS[task.form]
     pairs = sorted(_PAIRS[task.kind](task.form).items())
     random.Random(f"{seed}:{task.name}").shuffle(pairs)
-    answer = "Code" if task.form == CODE else LANGUAGES[task.form]
-    question = task.kind.capitalize()
     return [Row(f"{question}: {a}\n{answer}:", b) for a, b in pairs[: task.rows]]
 
 
@@ -92,13 +92,12 @@ def split(rows: list[Row], held_out: float = 0.15) -> tuple[list[Row], list[Row]
 
 
 def _countries(form: str) -> dict[str, str]:
-    countries = [c.alpha_2 for c in pycountry.countries]
-    codes = {c.alpha_2: c.alpha_3 for c in pycountry.countries}
-    return _named("territories", countries, form, codes)
+    codes = {str(c.alpha_2): str(c.alpha_3) for c in pycountry.countries}
+    return _named("territories", list(codes), form, codes)
 
 
 def _languages(form: str) -> dict[str, str]:
-    keys = [k for k in Locale("en").languages if "_" not in k]
+    keys = [k for k in map(str, Locale("en").languages) if "_" not in k]
     return _named("languages", keys, form, {k: k for k in keys})
 
 
@@ -119,10 +118,12 @@ def _plain(name: str) -> bool:
     return len(name) <= MAX_NAME and not set("()[]/") & set(name)
 
 
+@cache
 def _numbers(form: str) -> dict[str, str]:
     return {str(n): num2words(n, lang=form) for n in range(NUMBERS)}
 
 
+_ANSWERS = {**LANGUAGES, CODE: "Code"}
 _PAIRS: dict[str, Callable[[str], dict[str, str]]] = {
     "country": _countries,
     "language": _languages,
