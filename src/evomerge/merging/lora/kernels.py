@@ -1,0 +1,235 @@
+"""The inner loops of merging, compiled by numba: sums over experts for a whole population.
+
+Every kernel works on one module, whose factors of all experts are the rows of one matrix
+(N experts, L). It walks over blocks of columns small enough for the cache and over four experts
+at a time, so that a partial sum is loaded and stored once for four multiplications; the loop over
+columns is what the compiler turns into SIMD. An element of the output is summed by one thread in
+the order of the experts, so its bits never depend on how many threads run.
+
+The kernels release the GIL and start no threads: callers run several modules beside each other.
+They are compiled at first use and kept in numba's cache on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F = TypeVar("F", bound=Callable[..., Any])
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+Ranks = NDArray[np.uint16] | NDArray[np.int32]
+
+_BLOCK = 384
+_DIGIT_BITS = 11
+_BUCKETS = 1 << _DIGIT_BITS
+_MAGNITUDE_BITS = 31
+
+
+def _compiled(function: F) -> F:
+    # "contract" lets a product and a sum become one fused instruction; the order of the sum stays.
+    return cast("F", njit(nogil=True, cache=True, fastmath={"contract", "nsz"})(function))
+
+
+@_compiled
+def _weight(weights: Floats, candidate: int, expert: int) -> np.float32:
+    """Zero for the experts that fill up the last four."""
+    weight: np.float32 = np.float32(0.0)
+    if expert < weights.shape[1]:
+        weight = weights[candidate, expert]
+    return weight
+
+
+@_compiled
+def _add_four(
+    v0: Floats,
+    v1: Floats,
+    v2: Floats,
+    v3: Floats,
+    weights: Floats,
+    first: int,
+    start: int,
+    out: Floats,
+) -> None:
+    """out[p, start:] += weights[p, first] * v0 + ... + weights[p, first + 3] * v3."""
+    for p in range(out.shape[0]):
+        w0 = _weight(weights, p, first)
+        w1 = _weight(weights, p, first + 1)
+        w2 = _weight(weights, p, first + 2)
+        w3 = _weight(weights, p, first + 3)
+        if w0 == 0 and w1 == 0 and w2 == 0 and w3 == 0:
+            continue
+        # Cut from a whole row, so that the compiler knows its elements to be neighbours.
+        row = out[p, start : start + v0.shape[0]]
+        for j in range(v0.shape[0]):
+            total = row[j] + w0 * v0[j]
+            total += w1 * v1[j]
+            total += w2 * v2[j]
+            total += w3 * v3[j]
+            row[j] = total
+
+
+@_compiled
+def weighted_sum(values: Floats, weights: Floats, out: Floats) -> None:
+    """out[p] = sum_i weights[p, i] * values[i].
+
+    Args:
+        values: (N, L).
+        weights: (P, N).
+        out: (P, L), written over.
+    """
+    experts, length = values.shape
+    last = experts - 1
+    for start in range(0, length, _BLOCK):
+        stop = min(start + _BLOCK, length)
+        out[:, start:stop] = 0.0
+        for first in range(0, experts, 4):
+            _add_four(
+                values[first, start:stop],
+                values[min(first + 1, last), start:stop],
+                values[min(first + 2, last), start:stop],
+                values[min(first + 3, last), start:stop],
+                weights,
+                first,
+                start,
+                out,
+            )
+
+
+@_compiled
+def masked_sum(values: Floats, ranks: Ranks, keep: Ints, weights: Floats, out: Floats) -> None:
+    """out[p] = sum_i weights[p, i] * (values[i] where ranks[i] < keep[i], else 0).
+
+    Every candidate keeps the same, so that an expert is masked once.
+
+    Args:
+        values: (N, L).
+        ranks: (N, L), the place of each value by magnitude, from 0.
+        keep: (N,), how many to keep.
+        weights: (P, N).
+        out: (P, L), written over.
+    """
+    experts, length = values.shape
+    masked = np.empty((4, _BLOCK), np.float32)
+    for start in range(0, length, _BLOCK):
+        stop = min(start + _BLOCK, length)
+        width = stop - start
+        out[:, start:stop] = 0.0
+        for first in range(0, experts, 4):
+            for q in range(4):
+                i = min(first + q, experts - 1)
+                _mask(values[i, start:stop], ranks[i, start:stop], keep[i], masked[q])
+            _add_four(
+                masked[0, :width],
+                masked[1, :width],
+                masked[2, :width],
+                masked[3, :width],
+                weights,
+                first,
+                start,
+                out,
+            )
+
+
+@_compiled
+def masked_sums(values: Floats, ranks: Ranks, keep: Ints, weights: Floats, out: Floats) -> None:
+    """out[p] = sum_i weights[p, i] * (values[i] where ranks[i] < keep[p, i], else 0).
+
+    As `masked_sum`, but each candidate keeps its own number: keep is (P, N).
+    """
+    experts, length = values.shape
+    last = experts - 1
+    # Widened once for all candidates: comparing 32-bit lanes is what the floats' mask needs.
+    wide = np.empty((4, _BLOCK), np.int32)
+    for start in range(0, length, _BLOCK):
+        stop = min(start + _BLOCK, length)
+        out[:, start:stop] = 0.0
+        for first in range(0, experts, 4):
+            i1, i2, i3 = min(first + 1, last), min(first + 2, last), min(first + 3, last)
+            _widen(ranks[first, start:stop], wide[0])
+            _widen(ranks[i1, start:stop], wide[1])
+            _widen(ranks[i2, start:stop], wide[2])
+            _widen(ranks[i3, start:stop], wide[3])
+            r0, r1, r2, r3 = wide[0], wide[1], wide[2], wide[3]
+            v0, v1 = values[first, start:stop], values[i1, start:stop]
+            v2, v3 = values[i2, start:stop], values[i3, start:stop]
+            for p in range(out.shape[0]):
+                w0 = _weight(weights, p, first)
+                w1 = _weight(weights, p, first + 1)
+                w2 = _weight(weights, p, first + 2)
+                w3 = _weight(weights, p, first + 3)
+                k0, k1, k2, k3 = keep[p, first], keep[p, i1], keep[p, i2], keep[p, i3]
+                row = out[p, start:stop]
+                for j in range(stop - start):
+                    total = row[j]
+                    total += w0 * (v0[j] if r0[j] < k0 else np.float32(0.0))
+                    total += w1 * (v1[j] if r1[j] < k1 else np.float32(0.0))
+                    total += w2 * (v2[j] if r2[j] < k2 else np.float32(0.0))
+                    total += w3 * (v3[j] if r3[j] < k3 else np.float32(0.0))
+                    row[j] = total
+
+
+@_compiled
+def masked_copy(values: Floats, ranks: Ranks, keep: Ints, out: Floats) -> None:
+    """out[i] = values[i] where ranks[i] < keep[i], else 0; keep is (N,), the rest (N, L)."""
+    for i in range(values.shape[0]):
+        _mask(values[i], ranks[i], keep[i], out[i])
+
+
+@_compiled
+def _mask(values: Floats, ranks: Ranks, kept: int, out: Floats) -> None:
+    limit = np.int32(kept)
+    for j in range(values.shape[0]):
+        out[j] = values[j] if np.int32(ranks[j]) < limit else np.float32(0.0)
+
+
+@_compiled
+def _widen(ranks: Ranks, out: Ints) -> None:
+    for j in range(ranks.shape[0]):
+        out[j] = ranks[j]
+
+
+@_compiled
+def rank_by_magnitude(values: Floats, out: Ranks) -> None:
+    """out[j] = the place of values[j] in stable order of falling magnitude, from 0.
+
+    A radix sort on the bits of the magnitude, whose order is that of the floats. Digits that all
+    values share are skipped; of values that were bfloat16 on disk that is half of the work.
+
+    Args:
+        values: (L,) finite.
+        out: (L,), of a type that holds L - 1.
+    """
+    length = values.shape[0]
+    keys = values.view(np.uint32)
+    order, spare = np.arange(length), np.empty(length, np.int64)
+    counts = np.empty(_BUCKETS, np.int64)
+    for shift in range(0, _MAGNITUDE_BITS, _DIGIT_BITS):
+        counts[:] = 0
+        for j in range(length):
+            counts[_digit(keys[j], shift)] += 1
+        if counts[_digit(keys[0], shift)] == length:
+            continue
+        total = 0
+        for digit in range(_BUCKETS):
+            here = counts[digit]
+            counts[digit] = total
+            total += here
+        for position in range(length):
+            j = order[position]
+            bucket = _digit(keys[j], shift)
+            spare[counts[bucket]] = j
+            counts[bucket] += 1
+        order, spare = spare, order
+    for position in range(length):
+        out[order[position]] = position
+
+
+@_compiled
+def _digit(key: np.uint32, shift: int) -> np.int64:
+    """A digit of the magnitude, turned round so that the largest comes first; sign cut off."""
+    return np.int64(_BUCKETS - 1) - ((np.int64(key) & 0x7FFFFFFF) >> shift & (_BUCKETS - 1))
