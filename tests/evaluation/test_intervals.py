@@ -31,6 +31,41 @@ def test_it_agrees_with_scipys_bca_on_a_skewed_sample() -> None:
     assert ours.high == pytest.approx(theirs.high, abs=0.05 * width)
 
 
+def test_it_agrees_with_scipys_bca_of_two_samples_of_opposite_skew() -> None:
+    """The light second sample is the more skewed: it must count by its share."""
+    rng = np.random.default_rng(6)
+    first, second = rng.lognormal(0, 1.2, size=14), -3 * rng.lognormal(0, 1.5, size=11)
+
+    def objective(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+        combined: np.ndarray = (4 * a.mean(axis=axis) + b.mean(axis=axis)) / 5
+        return combined
+
+    theirs = stats.bootstrap(
+        (first, second), objective, method="BCa", vectorized=True, n_resamples=40_000, rng=1
+    ).confidence_interval
+    ours = bootstrap_interval(
+        np.r_[first, second],
+        np.ones(25),
+        Objective((14, 11), (4.0, 1.0)),
+        seed=1,
+        resamples=40_000,
+    )
+    assert ours is not None
+    width = theirs.high - theirs.low
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02 * width)
+
+
+def test_it_agrees_with_scipys_bca_where_the_median_is_far_from_the_mean() -> None:
+    losses = np.random.default_rng(3).lognormal(0, 2, size=20)
+    theirs = stats.bootstrap(
+        (losses,), np.mean, method="BCa", n_resamples=40_000, rng=1
+    ).confidence_interval
+    ours = bootstrap_interval(losses, np.ones(20), seed=1, resamples=40_000)
+    assert ours is not None
+    width = theirs.high - theirs.low
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.01 * width)
+
+
 def test_it_agrees_with_scipys_bca_of_a_ratio_of_sums() -> None:
     rng = np.random.default_rng(3)
     weights = rng.integers(1, 20, size=60).astype(float)

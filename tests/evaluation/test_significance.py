@@ -102,6 +102,12 @@ def test_no_difference_is_p_one(n: int) -> None:
     assert paired_p_value(losses, losses, np.ones(n), seed=0) == 1.0
 
 
+def test_examples_without_a_difference_leave_the_few_others_exact() -> None:
+    first = np.zeros(400)
+    first[[3, 90, 399]] = 1.0, 2.0, 3.0
+    assert paired_p_value(first, np.zeros(400), np.ones(400), seed=0) == 2 / 8
+
+
 def test_one_example_can_tell_nothing() -> None:
     assert paired_p_value(np.array([9.0]), np.array([0.0]), np.ones(1), seed=0) == 1.0
 

@@ -309,6 +309,13 @@ def test_several_errors_are_told_at_once() -> None:
     assert [error.row for error in refused(data, "jsonl")] == [1, 3, 4]
 
 
+def test_no_example_comes_out_after_an_error() -> None:
+    stream = stream_examples(b'{"text": "a"}\n{"text": ""}\n{"text": "b"}\n', format="jsonl")
+    assert next(stream).completion == "a"
+    with pytest.raises(DatasetError, match="row 2"):
+        next(stream)
+
+
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingLibraryError, match=r"pyarrow.*evo-merging\[local\]"):
