@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from tests.app.api.client import Api
+from tests.support.tiny import make_adapter, make_base
 
 from evomerge.app.main import create_app
 from evomerge.app.settings import Settings
-from tests.support.databases import database_url, empty_url
-from tests.support.tiny import make_adapter, make_base
-
-__all__ = ["database_url", "empty_url"]
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,25 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 
 
 @pytest.fixture
-def settings(database_url: str, shelf: Shelf, tmp_path: Path) -> Settings:
+def root(tmp_path: Path) -> Path:
+    """A folder of the test's own below a root of the service."""
+    folder = tmp_path / "root"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def settings(database_url: str, shelf: Shelf, root: Path, tmp_path: Path) -> Settings:
     """Settings over a migrated database of either kind."""
     return Settings(
         data_dir=tmp_path / "data",
         database_url=database_url,
-        roots=[shelf.root],
+        roots=[shelf.root, root],
         bases={"tiny": shelf.base},
-        poll_seconds=0.02,
+        poll_seconds=0.01,
+        heartbeat_seconds=0.03,
+        max_body_bytes=100_000,
+        max_upload_bytes=300_000,
     )
 
 
@@ -64,58 +71,17 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
         yield app
 
 
-@pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application."""
+@asynccontextmanager
+async def connected(app: FastAPI, shelf: Shelf, **headers: str) -> AsyncIterator[Api]:
+    """A client of a started application."""
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        yield client
-
-
-@dataclass
-class Api:
-    """Shorthands for what most tests do first."""
-
-    http: httpx.AsyncClient
-    shelf: Shelf
-    made: dict[str, Json] = field(default_factory=dict)
-
-    async def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
-        return await self.http.post(path, json=body, headers=headers)
-
-    async def pool(self, name: str = "pool") -> Json:
-        """A pool of all adapters of the shelf."""
-        body = {"name": name, "folders": str(self.shelf.root / "pool" / "*")}
-        return _created(await self.post("/v1/pools", body))
-
-    async def dataset(self, name: str = "rows") -> Json:
-        """The shelf's dataset."""
-        body = {"name": name, "path": str(self.shelf.dataset)}
-        return _created(await self.post("/v1/datasets", body))
-
-    async def job(self, **changes: Any) -> Json:
-        """A job over both."""
-        if not self.made:
-            self.made = {"pool": await self.pool(), "dataset": await self.dataset()}
-        return _created(await self.post("/v1/merge_jobs", spec(**changes)))
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://test", headers=headers
+    ) as client:
+        yield Api(client, shelf.root / "pool" / "*", shelf.dataset)
 
 
 @pytest.fixture
-def api(client: httpx.AsyncClient, shelf: Shelf) -> Api:
-    return Api(client, shelf)
-
-
-def spec(**changes: Any) -> Json:
-    """A job's body, over what `Api` makes."""
-    return {
-        "pool": "pool",
-        "objective": {"datasets": [{"dataset": "rows"}]},
-        "method": {"name": "cma", "population": 4, "scaling": {"evaluations": 12}},
-        **changes,
-    }
-
-
-def _created(response: httpx.Response) -> Json:
-    assert response.status_code == 201, response.text
-    body: Json = response.json()
-    return body
+async def api(app: FastAPI, shelf: Shelf) -> AsyncIterator[Api]:
+    async with connected(app, shelf) as api:
+        yield api

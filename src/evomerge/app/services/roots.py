@@ -23,10 +23,10 @@ def below_roots(given: str, roots: Sequence[Path], param: str = "path") -> Path:
             f"{param}={short(given)}: the service has no roots to read from; upload instead",
             param=param,
         )
-    path = _resolved(given, roots, param)
+    path, exists = _resolved(given, roots, param)
     if not any(path.is_relative_to(root.resolve()) for root in roots):
         raise _outside(given, param)
-    if not path.exists():
+    if not exists:
         raise InvalidRequestError(f"{param}={short(given, 200)}: does not exist", param=param)
     return path
 
@@ -56,15 +56,16 @@ def folders_below_roots(
     return sorted(found, key=lambda folder: (folder.name, folder))
 
 
-def _resolved(given: str, roots: Sequence[Path], param: str) -> Path:
+def _resolved(given: str, roots: Sequence[Path], param: str) -> tuple[Path, bool]:
+    """The path without its links, and whether it exists; a relative one is below some root."""
     try:
-        path = Path(given)
-        if path.is_absolute():
-            return path.resolve()
-        inside = [(root / path).resolve() for root in roots]
-    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
-        raise InvalidRequestError(f"{param}={short(given, 200)}: {error}", param=param) from error
-    return next((path for path in inside if path.exists()), inside[0])
+        candidates = [(root / given).resolve() for root in roots]  # an absolute path stays itself
+        found = next((path for path in candidates if path.exists()), None)
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a loop of links
+        raise InvalidRequestError(
+            f"{param}={short(given, 200)}: is no path that can be read", param=param
+        ) from error
+    return found or candidates[0], found is not None
 
 
 def _cut(pattern: PurePath) -> tuple[PurePath, PurePath]:
