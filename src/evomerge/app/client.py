@@ -56,10 +56,15 @@ class EvoMergeClient:
     # Any resource
 
     async def list(
-        self, collection: Collection, *, limit: int | None = None, page: int = PAGE, **filters: str
+        self,
+        collection: Collection,
+        *,
+        limit: int | None = None,
+        page: int = PAGE,
+        filters: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Json]:
         """The resources of a collection, newest first, at most `limit`, fetched `page` at once."""
-        params: dict[str, str | int | float | bool] = dict(filters)
+        params: dict[str, str | int | float | bool] = dict(filters or {})
         seen = 0
         while limit is None or seen < limit:
             params["limit"] = page if limit is None else min(page, limit - seen)
@@ -206,6 +211,10 @@ class EvoMergeClient:
         return answer
 
     # The service
+
+    async def health(self) -> Json:
+        """Whether the service's process answers."""
+        return await self._object("GET", "/healthz")
 
     async def ready(self) -> bool:
         """Whether the service is there and can take work."""

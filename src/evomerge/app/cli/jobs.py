@@ -52,7 +52,7 @@ def list_(
     """List jobs, newest first."""
     session = ctx.ensure_object(Session)
     filters = {"status": status.value} if status else {}
-    found = session.call(lambda c: collect(c.list("merge_jobs", limit=limit, **filters)))
+    found = session.call(lambda c: collect(c.list("merge_jobs", limit=limit, filters=filters)))
     session.show(found, render.jobs, as_json)
 
 

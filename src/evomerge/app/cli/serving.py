@@ -10,19 +10,21 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import uvicorn
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from evomerge import migrations
 from evomerge.app.cli.failures import InputError, ServiceError, faults
 from evomerge.app.cli.supervisor import Supervisor
 from evomerge.app.settings import Settings
 
+DRIVERS = ("sqlite+aiosqlite", "postgresql+psycopg")
 GRACE_SECONDS = 5
 WORKER = (sys.executable, "-m", "evomerge.app.cli", "worker", "--end-with-parent")
 
@@ -62,13 +64,36 @@ def check_binding(settings: Settings) -> None:
         )
 
 
+def check_database(settings: Settings) -> str:
+    """The kind of the database: sqlite or postgresql.
+
+    Raises:
+        InputError: its address makes no sense, or its driver is not installed.
+    """
+    try:
+        url = make_url(settings.url)
+    except ArgumentError as error:
+        raise InputError(f"setting database_url: {error}") from error
+    if url.drivername not in DRIVERS:
+        raise InputError(
+            f"setting database_url: {url.drivername!r} must be one of {', '.join(DRIVERS)}"
+        )
+    module = url.get_driver_name()
+    if find_spec(module) is None:
+        raise InputError(
+            f"setting database_url: {module} is not installed: pip install 'evo-merging[postgres]'"
+        )
+    return url.get_backend_name()
+
+
 def migrate(settings: Settings) -> str | None:
     """Bring the database to this version's schema; the revision that it is at then.
 
     Raises:
-        InputError: the database's address makes no sense.
+        InputError: as `check_database`.
         ServiceError: the database is away, or refuses.
     """
+    check_database(settings)
     with database_errors():
         migrations.upgrade(settings.url)
     return migrations.head()
@@ -80,29 +105,19 @@ def migrate_if_sqlite(settings: Settings) -> None:
     Raises:
         InputError, ServiceError: as `migrate`.
     """
-    with database_errors():
-        embedded = make_url(settings.url).get_backend_name() == "sqlite"
-    if embedded:
+    if check_database(settings) == "sqlite":
         migrate(settings)
 
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """Turn what a database can raise at the start into one clear line.
+    """Turn what a database raises at the start into one clear line.
 
     Raises:
-        InputError: its address makes no sense, or its driver is not installed.
         ServiceError: it is away, refuses, or has another version's schema.
     """
     try:
         yield
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise InputError(f"setting database_url: {error}") from error
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"setting database_url: this database needs {error.name}: "
-            "pip install 'evo-merging[postgres]'"
-        ) from error
     except migrations.SchemaError as error:
         raise ServiceError(str(error)) from error
     except DBAPIError as error:
@@ -156,7 +171,7 @@ async def work(settings: Settings, *, end_with_parent: bool) -> None:
     """Run jobs until a signal, or until standard input ends when that is asked for.
 
     Raises:
-        InputError, ServiceError: the database cannot be used.
+        ServiceError: the database cannot be used.
     """
     from evomerge.app.worker import process
 
