@@ -171,17 +171,18 @@ def layer_groups(modules: Iterable[str], groups: int) -> dict[str, int]:
     Raises:
         PoolError: fewer than one group, or more than there are layers.
     """
-    layer_of = {module: _layer(module) for module in modules}
-    layers = sorted({layer for layer in layer_of.values() if layer is not None})
+    numbers = {module: layer_of(module) for module in modules}
+    layers = sorted({layer for layer in numbers.values() if layer is not None})
     if not 1 <= groups <= max(1, len(layers)):
         raise PoolError("groups", groups, f"must be 1 to {max(1, len(layers))}, one a layer")
     place = {layer: index * groups // len(layers) for index, layer in enumerate(layers)}
     return {
-        module: groups - 1 if layer is None else place[layer] for module, layer in layer_of.items()
+        module: groups - 1 if layer is None else place[layer] for module, layer in numbers.items()
     }
 
 
-def _layer(module: str) -> int | None:
+def layer_of(module: str) -> int | None:
+    """The number of the layer that a module is in; None if it is in none."""
     found = _LAYER.search(module + ".")
     return int(found.group(1)) if found else None
 
