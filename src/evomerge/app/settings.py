@@ -28,8 +28,10 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="Base models by name: folders in the Hugging Face safetensors format.",
     )
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    host: str = Field(
+        "127.0.0.1", description="Address to bind; beyond loopback only with api_keys."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="0 picks a free one.")
     api_keys: list[SecretStr] = Field(
         default_factory=list, description="Keys that clients may present; empty asks for none."
     )
@@ -39,17 +41,23 @@ class Settings(BaseSettings):
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of a worker's forward.")
     batch_tokens: int = Field(4096, ge=64, description="Tokens of one forward at most.")
-    max_upload_bytes: int = Field(512 * 2**20, ge=1)
-    max_body_bytes: int = Field(2 * 2**20, ge=1)
-    max_pool_experts: int = Field(4096, ge=1)
-    max_dataset_rows: int = Field(1_000_000, ge=1)
-    lease_seconds: float = Field(5.0, gt=0)
-    beat_seconds: float = Field(1.0, gt=0)
-    poll_seconds: float = Field(0.5, gt=0)
+    max_upload_bytes: int = Field(512 * 2**20, ge=1, description="Files of one upload.")
+    max_body_bytes: int = Field(2 * 2**20, ge=1, description="Any other body.")
+    max_pool_experts: int = Field(4096, ge=1, description="Experts of one pool.")
+    max_dataset_rows: int = Field(1_000_000, ge=1, description="Rows of one dataset.")
+    lease_seconds: float = Field(
+        5.0, gt=0, description="How long a job stays with a worker that is not heard of."
+    )
+    beat_seconds: float = Field(
+        1.0, gt=0, description="How often a worker renews its lease; well below the lease."
+    )
+    poll_seconds: float = Field(0.5, gt=0, description="How often an idle worker looks for a job.")
     heartbeat_seconds: float = Field(
         15.0, gt=0, description="Silence on an event stream after which a comment is sent."
     )
-    max_attempts: int = Field(5, ge=1)
+    max_attempts: int = Field(
+        5, ge=1, description="Claims of a job before it is failed; a resume counts anew."
+    )
 
     @property
     def url(self) -> str:
