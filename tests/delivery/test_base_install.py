@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import evomerge
 
 # What `[local]`, `[postgres]` and the other extras bring; none of it is in a base install.
 EXTRAS = (
@@ -68,3 +71,9 @@ def test_a_command_that_needs_an_extra_says_which() -> None:
     refused = run(code, *EXTRAS)
     assert refused.returncode == 2
     assert "pip install 'evo-merging[local]'" in refused.stderr
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    source = Path(evomerge.__file__).parent
+    folders = {file.parent for file in source.rglob("*.py")}
+    assert all((folder / "__init__.py").exists() for folder in folders)

@@ -9,7 +9,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from evomerge.app.cli.render import number
-from evomerge.app.client import TERMINAL, Json
+from evomerge.app.client import Json
+
+# What a running job does when it does not search, by the name that its progress gives it.
+BESIDE_THE_SEARCH = {
+    "loading": "loading base and pool",
+    "held_out": "proving on held-out data",
+    "storing": "writing the merged model",
+}
 
 
 class JobProgress:
@@ -45,33 +52,33 @@ class JobProgress:
 
     def show(self, job: Json) -> None:
         """Show the job as it is now."""
-        progress = job["progress"] or {}
-        done = progress.get("evaluations", 0)
-        total = progress.get("planned_evaluations") or 1
+        progress = job["progress"]
+        done, total = progress.get("evaluations", 0), progress.get("planned_evaluations", 1)
         best = number(progress.get("best_loss"))
+        said = headline(job)
         self._bar.update(
             self._task,
-            description=headline(job),
-            completed=total if job["status"] in TERMINAL else done,
+            description=said,
+            completed=done,
             total=total,
             best=best,
             left=time_left(progress.get("eta_seconds")),
         )
-        if not self._console.is_terminal and headline(job) != self._said:
-            self._said = headline(job)
-            self._console.print(
-                f"{self._said}: {done} of {total} evaluations, best loss {best}",
-                highlight=False,
-                markup=False,
-            )
+        if not self._console.is_terminal and said != self._said:
+            self._said = said
+            counts = f": {done} of {total} evaluations, best loss {best}" if done else ""
+            self._console.print(f"{said}{counts}", highlight=False, markup=False)
 
 
 def headline(job: Json) -> str:
     """Where a job is: its status, and the stage and generation while it searches."""
-    progress = job["progress"] or {}
-    if job["status"] != "running" or "stage" not in progress:
+    progress = job["progress"]
+    stage = progress.get("stage")
+    if job["status"] != "running" or stage is None:
         return str(job["status"])
-    return f"{progress['stage']}, generation {progress.get('generation', 0)}"
+    if stage in BESIDE_THE_SEARCH:
+        return BESIDE_THE_SEARCH[stage]
+    return f"{stage}, generation {progress['generation']}"
 
 
 def time_left(seconds: float | None) -> str:
