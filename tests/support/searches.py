@@ -82,8 +82,8 @@ def bits(populations: Sequence[Sequence[Candidate]]) -> list[bytes]:
 
 def _paper(experts: int, groups: int, seed: int) -> Optimizer:
     parameters = EvoMergingParameters(
-        denoising=DenoisingParameters(evaluations=100),
-        scaling=ScalingParameters(evaluations=150),
+        denoising=DenoisingParameters(evaluations=60),
+        scaling=ScalingParameters(evaluations=100),
         population=20,
     )
     return EvoMerging(experts, parameters, seed=seed, groups=groups)
@@ -92,8 +92,8 @@ def _paper(experts: int, groups: int, seed: int) -> Optimizer:
 def _scaling_first(experts: int, groups: int, seed: int) -> Optimizer:
     parameters = EvoMergingParameters(
         stages=("scaling", "denoising"),
-        denoising=DenoisingParameters(evaluations=100, sigma=0.3, low=0.1, high=0.9, start=0.5),
-        scaling=ScalingParameters(evaluations=150, start="best_expert"),
+        denoising=DenoisingParameters(evaluations=60, sigma=0.3, low=0.1, high=0.9, start=0.5),
+        scaling=ScalingParameters(evaluations=100, start="best_expert"),
         patience=4,
         probe=True,
     )
@@ -102,18 +102,18 @@ def _scaling_first(experts: int, groups: int, seed: int) -> Optimizer:
 
 def _denoising(experts: int, groups: int, seed: int) -> Optimizer:
     parameters = EvoMergingParameters(
-        stages=("denoising",), denoising=DenoisingParameters(evaluations=120)
+        stages=("denoising",), denoising=DenoisingParameters(evaluations=80)
     )
     return EvoMerging(experts, parameters, seed=seed, groups=groups)
 
 
 def _nonnegative(experts: int, groups: int, seed: int) -> Optimizer:
-    scaling = ScalingParameters(evaluations=120, sigma=0.5, start="zeros", sign="nonnegative")
+    scaling = ScalingParameters(evaluations=80, sigma=0.5, start="zeros", sign="nonnegative")
     return Cma(experts, scaling, seed=seed, groups=groups)
 
 
 def _diagonal(experts: int, groups: int, seed: int) -> Optimizer:
-    scaling = ScalingParameters(evaluations=120)
+    scaling = ScalingParameters(evaluations=80)
     return Cma(experts, scaling, seed=seed, groups=groups, diagonal_above=1)
 
 
@@ -123,7 +123,7 @@ def _pairs(experts: int, groups: int, seed: int) -> Optimizer:
 
 
 def _random(experts: int, groups: int, seed: int) -> Optimizer:
-    return RandomSearch(experts, seed=seed, groups=groups, evaluations=130)
+    return RandomSearch(experts, seed=seed, groups=groups, evaluations=110)
 
 
 FACTORIES: dict[str, Factory] = {

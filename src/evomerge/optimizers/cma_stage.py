@@ -29,7 +29,8 @@ class CmaParameters:
     Attributes:
         name: the stage, for messages.
         evaluations: points that may be scored; only whole generations are asked.
-        sigma: first standard deviation of every coordinate.
+        sigma: first standard deviation of every coordinate; pycma cuts it at a third of the
+            bounds' range.
         low, high: bounds of every coordinate; no point outside is ever asked.
         l1: weight of the penalty on the mean of |x|.
         population: points a generation; None for 4 + floor(3 ln dimension).
@@ -88,12 +89,8 @@ class CmaStage:
         self._untold = False
         with one_blas_thread():
             self._strategy = cma.CMAEvolutionStrategy(
-                _padded(start), self._first_sigma(), self._options(random)
+                _padded(start), self._parameters.sigma, self._options(random)
             )
-
-    def _first_sigma(self) -> float:
-        # A wider one than a third of the range is cut by pycma, with a warning.
-        return min(self._parameters.sigma, (self._parameters.high - self._parameters.low) / 3)
 
     def _options(self, random: np.random.RandomState) -> dict[str, object]:
         return {
@@ -105,9 +102,7 @@ class CmaStage:
             "AdaptSigma": True if self._population >= 6 else CMAAdaptSigmaCSA,
             "randn": random.randn,
             "seed": np.nan,  # else pycma seeds the global generator, for 0 from the clock
-            "verbose": -10,  # silent, and reads no file of signals from the working folder
-            "verb_disp": 0,
-            "verb_log": 0,
+            "verbose": -10,  # silent, writes no file, obeys no file of signals
         }
 
     @property
@@ -128,7 +123,7 @@ class CmaStage:
         with one_blas_thread():
             self._points = self._drawn_again() if self._untold else self._drawn()
         population: FloatArray = np.array(self._points)[:, : self._dimension]
-        # The transformation onto the bounds may miss them by a rounding error.
+        # The bounds are promised here, whatever rounding pycma's way into them has.
         return population.clip(self._parameters.low, self._parameters.high)
 
     def _drawn(self) -> list[FloatArray]:

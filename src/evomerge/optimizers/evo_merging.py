@@ -144,7 +144,7 @@ def _denoising(
         beta = pool.beta(bests)
         search = CmaStage(settings, np.full(pool.dimension, stage.start), random)
         return RunningStage(
-            search, lambda vector: Candidate(vector.reshape(pool.shape).copy(), beta.copy())
+            search, lambda vector: Candidate(vector.reshape(pool.shape), beta.copy())
         )
 
     return _plan(settings, pool, begin)
@@ -159,7 +159,7 @@ def _scaling(
         alpha = pool.alpha(bests)
         search = CmaStage(settings, pool.beta(bests).ravel(), random)
         return RunningStage(
-            search, lambda vector: Candidate(alpha.copy(), vector.reshape(pool.shape).copy())
+            search, lambda vector: Candidate(alpha.copy(), vector.reshape(pool.shape))
         )
 
     return _plan(settings, pool, begin)

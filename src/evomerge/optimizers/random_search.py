@@ -92,7 +92,7 @@ class RandomSearch(StagedSearch):
         shape = (groups, experts)
 
         def candidate(vector: FloatArray) -> Candidate:
-            return Candidate(np.ones(shape), vector.reshape(shape).copy())
+            return Candidate(np.ones(shape), vector.reshape(shape))
 
         def begin(bests: Bests) -> RunningStage:
             random = np.random.RandomState(seed)

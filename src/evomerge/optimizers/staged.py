@@ -120,7 +120,7 @@ class StagedSearch:
         asked = self._asked
         if asked is None:
             raise ProtocolError("tell: nothing was asked")
-        losses = np.array(losses, dtype=np.float64)
+        losses = np.asarray(losses, dtype=np.float64)
         _check_told(asked.candidates, candidates, losses)
         self._asked = None
         generation = self.generation
