@@ -9,6 +9,7 @@ from fastapi import Depends, Header, Path, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from evomerge.app.schemas.base import Text
 from evomerge.app.services.context import Context
 from evomerge.app.services.once import Answer, Ticket
 
@@ -21,11 +22,11 @@ ContextDep = Annotated[Context, Depends(_context)]
 
 Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 After = Annotated[
-    str | None,
+    Text | None,
     Query(max_length=64, description="Go on behind this id, the last one of the page before."),
 ]
-Key = Annotated[str, Path(max_length=128, description="An id or a name.")]
-JobId = Annotated[str, Path(max_length=64, description="A job's id.")]
+Key = Annotated[Text, Path(max_length=128, description="An id or a name.")]
+JobId = Annotated[Text, Path(max_length=64, description="A job's id.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(

@@ -9,6 +9,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 
 from evomerge.app.api.dependencies import ContextDep, JobId
 from evomerge.app.api.responses import CONFLICT, NOT_FOUND, binary
+from evomerge.app.schemas.base import Text
 from evomerge.app.schemas.merge_jobs import ArtifactPage, MergeJobResult
 from evomerge.app.services import artifacts
 
@@ -17,7 +18,7 @@ router = APIRouter(
 )
 
 ArtifactName = Annotated[
-    str, Path(max_length=512, description="A name out of the list of artifacts.")
+    Text, Path(max_length=512, description="A name out of the list of artifacts.")
 ]
 
 

@@ -23,6 +23,7 @@ def faults(errors: Iterable[Mapping[str, Any]], body: object = None) -> list[Det
 
 
 def _fault(error: Mapping[str, Any], body: object) -> Detail:
+    error = _of_tag(error)
     field = ".".join(_path(error["loc"], body)) or None
     message = _MESSAGES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     given = error.get("input")
@@ -30,6 +31,18 @@ def _fault(error: Mapping[str, Any], body: object) -> Detail:
     if error["type"] == "missing":
         shown = ""
     return Detail(f"{field}: {message}{shown}" if field else f"{message}{shown}", field)
+
+
+def _of_tag(error: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A fault of the field that tells the members of a union apart, placed at that field."""
+    if error["type"] not in ("union_tag_not_found", "union_tag_invalid"):
+        return error
+    name = error["ctx"]["discriminator"].strip("'")
+    place = {"loc": (*error["loc"], name), "type": "missing", "input": None}
+    if error["type"] == "union_tag_not_found":
+        return {**error, **place}
+    message = f"must be one of {error['ctx']['expected_tags']}"
+    return {**error, **place, "type": "literal", "msg": message, "input": error["ctx"]["tag"]}
 
 
 def _path(location: Sequence[str | int], body: object) -> list[str]:
