@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,21 @@ async def get_job(database: Database, job_id: str = "mj_1") -> Job:
         job = await session.get(Job, job_id)
     assert job is not None
     return job
+
+
+async def until(
+    condition: Callable[[], Awaitable[bool]], task: asyncio.Task[None] | None = None
+) -> None:
+    """Look at the database again and again until something is so there.
+
+    Raises what `task` raised if it ended first, and TimeoutError after a minute.
+    """
+    async with asyncio.timeout(60):
+        while not await condition():
+            if task is not None and task.done():
+                task.result()
+            # Other processes write this database: it tells nobody when it changes.
+            await asyncio.sleep(0.01)
 
 
 def runner(

@@ -5,8 +5,7 @@ Everything is a pure function of the examples' text, so that two processes agree
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +19,10 @@ from evomerge.evaluation import Example
 from evomerge.optimizers import Candidate, FloatArray
 
 TOKENS = 7  # of one example
+
+
+async def _nothing(number: int) -> None:
+    """What happens before a scoring call, unless a test wants something else."""
 
 
 def loss_of(candidate: Candidate, example: Example) -> float:
@@ -39,21 +42,20 @@ class LandscapeEvaluator:
 
     Attributes:
         cut: candidates of one call.
-        before: called with the running number of each call before it scores.
+        before: awaited with the running number of each call before it scores.
         calls: every batch that was scored, for tests to look at.
     """
 
     cut: int = 4
     loss: Callable[[Candidate, Example], float] = loss_of
-    before: Callable[[int], None] = lambda number: None
+    before: Callable[[int], Awaitable[None]] = _nothing
     calls: list[int] = field(default_factory=list)
 
     def width(self, examples: Sequence[Example]) -> int:
         return self.cut
 
     async def score(self, candidates: Sequence[Candidate], examples: Sequence[Example]) -> Scores:
-        await asyncio.sleep(0)
-        self.before(len(self.calls))
+        await self.before(len(self.calls))
         self.calls.append(len(candidates))
         losses: FloatArray = np.array([[self.loss(c, e) for e in examples] for c in candidates])
         tokens = TOKENS * len(candidates) * len(examples)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.app.worker.workbench import StoredModel
+from evomerge.merging.lora.storing import written_whole
 
 MANIFEST = "manifest.json"
 MODEL_CARD = "README.md"
@@ -36,30 +36,21 @@ def store(
 ) -> list[Artifact]:
     """Write the model, its manifest and its card, and move them into place as one folder.
 
-    The manifest lists the model's files with their hashes. What an earlier attempt left in
-    `folder` is replaced; a failed attempt leaves nothing.
+    The manifest lists the model's files with their hashes. What an earlier attempt left behind
+    is replaced; a failed attempt leaves nothing.
 
     Raises:
         OSError: the disk is full or refuses.
     """
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        model.write(unfinished)
-        files = [asdict(artifact) for artifact in listing(unfinished)]
-        written = json.dumps({**manifest, "files": files}, indent=2, allow_nan=False)
-        (unfinished / MANIFEST).write_text(written + "\n", encoding="utf-8")
-        (unfinished / MODEL_CARD).write_text(card, encoding="utf-8")
-        _sync(unfinished)
-        artifacts = listing(unfinished)
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.rename(folder)
-        _sync_folder(folder.parent)
-    finally:
+    for unfinished in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(unfinished, ignore_errors=True)
-    return artifacts
+    with written_whole(folder) as fresh:
+        model.write(fresh)
+        files = [asdict(artifact) for artifact in listing(fresh)]
+        written = json.dumps({**manifest, "files": files}, indent=2, allow_nan=False)
+        (fresh / MANIFEST).write_text(written + "\n", encoding="utf-8")
+        (fresh / MODEL_CARD).write_text(card, encoding="utf-8")
+    return listing(folder)
 
 
 def listing(folder: Path) -> list[Artifact]:
@@ -72,20 +63,3 @@ def _artifact(path: Path, folder: Path) -> Artifact:
     with path.open("rb") as stream:
         digest = file_digest(stream, "sha256").hexdigest()
     return Artifact(path.relative_to(folder).as_posix(), path.stat().st_size, digest)
-
-
-def _sync(folder: Path) -> None:
-    """Bring every file to the disk, so that the rename never uncovers half a model."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from types import TracebackType
@@ -17,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Prolongs a lease every `beat_seconds` while the `with` block runs.
+    """Prolongs a lease every `beat_seconds` while the `async with` block runs.
 
     It lives in a thread with a connection of its own, because a forward may hold the event loop
     for longer than a lease. While the database is away it keeps trying: nobody else can claim
@@ -38,18 +39,19 @@ class Heartbeat:
         )
         self.lost = False
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         self._ending.set()
-        self._thread.join()
+        # Not joined here and now: its last beat may wait for a lock that this event loop holds.
+        await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
         while not self.lost and not self._ending.wait(self._beat_seconds):

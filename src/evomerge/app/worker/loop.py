@@ -24,6 +24,7 @@ from evomerge.app.worker.heartbeat import Heartbeat
 from evomerge.app.worker.ledger import Ledger
 from evomerge.connectors.base import ConnectorError
 from evomerge.evaluation import EvaluationError
+from evomerge.merging.lora.errors import LoraError
 from evomerge.optimizers import OptimizerError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ _CODES: dict[type[Exception], str] = {
     OptimizerError: "search_failed",
     EvaluationError: "evaluation_failed",
     ConnectorError: "model_failed",
+    LoraError: "merge_failed",
 }
 
 
@@ -96,7 +98,7 @@ class Worker:
         ledger = Ledger(self.database, lease, self.rhythm.patience)
         beats = Heartbeat(self.heartbeats, lease, self.rhythm.lease, self.rhythm.beat)
         try:
-            with beats:
+            async with beats:
                 await self._run_to_an_end(ledger)
         except LeaseLostError as error:
             logger.warning("%s", error)
@@ -114,11 +116,11 @@ class Worker:
             await ledger.release()
         except JobError as error:
             await ledger.fail(error.code, str(error), error.param)
+        except OSError as error:
+            await ledger.fail(*_of_the_disk(error))
         except tuple(_CODES) as error:
             code = next(name for kind, name in _CODES.items() if isinstance(error, kind))
             await ledger.fail(code, str(error))
-        except OSError as error:
-            await ledger.fail(*_of_the_disk(error))
         except (LeaseLostError, SQLAlchemyError):
             raise
         except Exception as error:

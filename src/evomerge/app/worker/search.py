@@ -148,10 +148,8 @@ class Search:
             raise StoppedError
         start = population.missing[0]
         width = self.target.evaluator.width(self.target.examples)
-        wanted = population.candidates[start : start + width]
+        wanted = population.candidates[start : (start // width + 1) * width]
         allowed, self._ended_by = self.allowance.affords(len(wanted), self.ledger.seconds)
-        if start % width:  # only a budget cuts a cut short
-            allowed, self._ended_by = 0, self._ended_by or "tokens"
         if not allowed:
             return
         place = Place(

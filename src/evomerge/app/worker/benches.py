@@ -1,0 +1,96 @@
+"""Pools of LoRA experts made ready, and kept for the next job over the same ones."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from evomerge.app.schemas.inputs import JobInputs
+from evomerge.app.schemas.spec import MergeJobSpec
+from evomerge.app.settings import Settings
+from evomerge.app.worker.errors import InputChangedError, JobError
+from evomerge.app.worker.workbench import Workbench
+
+if TYPE_CHECKING:
+    from evomerge.connectors.local.base_model import BaseModel
+    from evomerge.merging.lora.pool import LoraPool
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """The values last made, at most `size` of them."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """The value of a key; the oldest one makes room before a new one is made."""
+        if key in self._values:
+            self._values.move_to_end(key)
+            return self._values[key]
+        while len(self._values) >= self._size:
+            self._values.popitem(last=False)
+        self._values[key] = make()
+        return self._values[key]
+
+
+class LoraBenches:
+    """Makes benches; loading takes seconds, so the last base and pool stay in memory.
+
+    For one thread at a time.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._bases: Recent[str, BaseModel] = Recent(1)
+        self._pools: Recent[Hashable, LoraPool] = Recent(1)
+
+    def bench(self, spec: MergeJobSpec, inputs: JobInputs) -> Workbench:
+        """The pool of a job, loaded and checked.
+
+        Raises:
+            JobError: the base is not in this worker's settings, or an adapter has changed.
+            ConnectorError: the base cannot be loaded.
+            LoraError: an adapter cannot be read.
+        """
+        # Here, not above: the service must do without torch until a job needs it.
+        from evomerge.app.worker.lora_bench import LoraBench
+
+        base = self._bases.get(inputs.base, lambda: self._load_base(inputs.base))
+        hashes = tuple(expert.content_hash for expert in inputs.experts)
+        key = (inputs.base, spec.layer_groups, hashes)
+        pool = self._pools.get(key, lambda: _stack(spec, inputs, base))
+        return LoraBench(base, pool, spec, self._settings)
+
+    def _load_base(self, name: str) -> BaseModel:
+        from evomerge.connectors.local.base_model import load_base
+
+        folder = self._settings.bases.get(name)
+        if folder is None:
+            raise JobError(
+                "unknown_base",
+                f"base model {name!r} is not among this worker's EVOMERGE_BASES "
+                f"({', '.join(sorted(self._settings.bases)) or 'none'})",
+            )
+        return load_base(
+            folder,
+            name=name,
+            device=self._settings.device,
+            dtype=self._settings.dtype,
+            threads=self._settings.threads,
+        )
+
+
+def _stack(spec: MergeJobSpec, inputs: JobInputs, base: BaseModel) -> LoraPool:
+    from evomerge.merging.lora.pool import stack_folders
+
+    folders = [expert.path for expert in inputs.experts]
+    pool = stack_folders(folders, spec.layer_groups, device=base.device)
+    for expert, found in zip(inputs.experts, pool.content_hashes, strict=True):
+        if found != expert.content_hash:
+            raise InputChangedError(f"the adapter of expert {expert.name!r}", "has changed")
+    return pool

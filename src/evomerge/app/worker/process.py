@@ -1,0 +1,66 @@
+"""A worker process: settings in, jobs done until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from evomerge import migrations
+from evomerge.app.db.engine import Database, SyncDatabase
+from evomerge.app.settings import Settings
+from evomerge.app.worker.benches import LoraBenches
+from evomerge.app.worker.ledger import Ledger
+from evomerge.app.worker.loop import Rhythm, Worker, owner_name
+from evomerge.app.worker.run import MergeRun
+from evomerge.version import __version__
+
+logger = logging.getLogger(__name__)
+
+_COMPUTING = ("numpy", "cma", "torch", "transformers", "safetensors")
+
+
+async def work(settings: Settings, stopping: asyncio.Event) -> None:
+    """Run jobs until `stopping` is set; the job in hand is then given back to the queue.
+
+    Raises:
+        SchemaError: the database is not at this version's schema.
+        sqlalchemy.exc.SQLAlchemyError: the database is away at the start.
+    """
+    migrations.require_head(settings.url)
+    database, heartbeats = Database(settings.url), SyncDatabase(settings.url)
+    benches, computing = LoraBenches(settings), versions()
+
+    async def run(ledger: Ledger) -> None:
+        await MergeRun(ledger, benches.bench, settings.data_dir, computing, stopping).run()
+
+    worker = Worker(database, heartbeats, run, rhythm(settings), stopping, owner_name())
+    logger.info("worker %s begins", worker.owner)
+    try:
+        await worker.work()
+    finally:
+        await database.dispose()
+        heartbeats.dispose()
+    logger.info("worker %s ends", worker.owner)
+
+
+def rhythm(settings: Settings) -> Rhythm:
+    """The lease's times out of the settings."""
+    return Rhythm(
+        lease=settings.lease_seconds,
+        beat=settings.beat_seconds,
+        poll=settings.poll_seconds,
+        max_attempts=settings.max_attempts,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything whose change could change a result."""
+    found = {"evomerge": __version__, "python": platform.python_version()}
+    for name in _COMPUTING:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
