@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from tests.support.searches import run
+from tests.support.searches import bits, run
 
 from evomerge.optimizers import RandomSearch
 
@@ -26,3 +26,15 @@ def test_has_twenty_a_generation_and_no_penalty() -> None:
     assert optimizer.best is not None
     assert optimizer.best.objective == optimizer.best.loss == 1.0
     assert all((c.alpha == 1).all() for population in told.populations for c in population)
+
+
+def test_a_probe_comes_first_and_changes_no_draw() -> None:
+    plain = RandomSearch(3, seed=5, evaluations=40)
+    probed = RandomSearch(3, seed=5, evaluations=40, probe=True)
+    assert probed.stages == ("probe", "random")
+    assert probed.planned_evaluations == plain.planned_evaluations + 3
+    expected = run(plain, lambda c: 1.0).populations
+    populations = run(probed, lambda c: float(c.beta[0, 1] != 1.0)).populations
+    assert bits(populations[1:]) == bits(expected)
+    assert probed.best is not None
+    assert (probed.best.stage, probed.best.index) == ("probe", 1)
