@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
 
 from evomerge.app.api import (
     datasets,
@@ -26,6 +27,9 @@ from evomerge.app.settings import Settings
 from evomerge.version import __version__
 
 _DESCRIPTION = "Merge language models: a pool, a dataset and a budget in, one merged model out."
+
+# Tells OpenAPI of the keys; `ApiKeys` asks for them.
+_KEY = HTTPBearer(auto_error=False, description="Asked for where the service has API keys.")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -49,7 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(health.router)
     for resource in (experts, pools, datasets, merge_jobs, merge_job_logs, merge_job_results):
-        app.include_router(resource.router, responses=ALWAYS)
+        app.include_router(resource.router, responses=ALWAYS, dependencies=[Security(_KEY)])
     errors.install(app)
     app.add_middleware(
         BodyLimit,

@@ -27,7 +27,7 @@ from evomerge.app.schemas.datasets import (
     DatasetPreview,
 )
 from evomerge.app.services import datasets
-from evomerge.app.services.once import once
+from evomerge.app.services.once import given_before, once
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -55,11 +55,14 @@ async def create_dataset(
             file = files["file"]
             stored = await datasets.store(context, file.file, file.filename, fields.format, "file")
             default_name = (file.filename or "").rpartition(".")[0]
+        asked = ticket(request, idempotency_key, fields, stored.content_hash)
     else:
         fields = body = await json_body(request, DatasetCreate)
+        asked = ticket(request, idempotency_key, body)
+        if before := await given_before(context.database, asked):
+            return answered(before)
         default_name, stored = await datasets.store_path(context, body.path, body.format)
     make = datasets.creation(fields, stored, default_name)
-    asked = ticket(request, idempotency_key, fields, stored.content_hash)
     return answered(await once(context.database, asked, make))
 
 

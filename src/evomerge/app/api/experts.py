@@ -19,7 +19,7 @@ from evomerge.app.api.responses import CONFLICT, NOT_FOUND, REFUSED, existed
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.experts import Expert, ExpertCreate, ExpertFields, ExpertPage
 from evomerge.app.services import experts
-from evomerge.app.services.once import once
+from evomerge.app.services.once import given_before, once
 
 router = APIRouter(prefix="/v1/experts", tags=["experts"])
 
@@ -44,10 +44,13 @@ async def create_expert(
         async with form_body(request, ExpertFields, list(experts.FILES)) as (fields, files):
             streams = {name: file.file for name, file in files.items()}
             checked = await experts.store(context, streams, fields.base)
+        asked = ticket(request, idempotency_key, fields, checked.content_hash)
     else:
         fields = body = await json_body(request, ExpertCreate)
+        asked = ticket(request, idempotency_key, body)
+        if before := await given_before(context.database, asked):
+            return answered(before)
         checked = await experts.check_path(context, body.path, body.base)
-    asked = ticket(request, idempotency_key, fields, checked.content_hash)
     return answered(await once(context.database, asked, experts.creation(fields, checked)))
 
 

@@ -18,7 +18,7 @@ from evomerge.app.api.responses import NOT_FOUND, REFUSED, existed
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.pools import Pool, PoolCreate, PoolPage
 from evomerge.app.services import pools
-from evomerge.app.services.once import once
+from evomerge.app.services.once import given_before, once
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"])
 
@@ -41,13 +41,15 @@ async def create_pool(
     All folders are registered or none; one error names every bad one. The same experts under the
     same name are the same pool (200 instead of 201).
     """
+    asked = ticket(request, idempotency_key, body)
+    if before := await given_before(context.database, asked):
+        return answered(before)
     found = (
         await pools.check_folders(context, body.folders, body.base)
         if body.folders is not None
         else []
     )
     make = pools.creation(body, found, context.settings.max_pool_experts)
-    asked = ticket(request, idempotency_key, body)
     return answered(await once(context.database, asked, make))
 
 
