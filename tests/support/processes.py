@@ -58,7 +58,8 @@ async def evomerge(*arguments: str, environment: Mapping[str, str]) -> AsyncIter
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+        # To the end of both pipes, children of its own included: nothing is left to the loop.
+        await asyncio.wait_for(process.communicate(), PATIENCE)
 
 
 def clean_environment() -> dict[str, str]:

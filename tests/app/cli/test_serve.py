@@ -40,23 +40,11 @@ def alive(pid: int) -> bool:
     return True
 
 
-async def test_one_command_serves_and_one_signal_ends_both_processes(tmp_path: Path) -> None:
+async def test_a_killed_worker_is_started_again_and_one_signal_ends_both(tmp_path: Path) -> None:
     arguments = ("serve", "--port", "0", "--data-dir", str(tmp_path / "data"))
     async with evomerge(*arguments, environment={}) as running:
         async with ready(running) as client:
             assert (await client.health())["status"] == "ok"
-        worker = await worker_of(running)
-        await running.logged("worker .* begins")
-        running.send(signal.SIGTERM)
-        await running.all_ended()
-        assert running.process.returncode == 0
-        assert not alive(worker)
-    assert (tmp_path / "data" / "evomerge.db").exists()
-
-
-async def test_a_worker_that_is_killed_is_started_again(tmp_path: Path) -> None:
-    arguments = ("serve", "--port", "0", "--data-dir", str(tmp_path))
-    async with evomerge(*arguments, environment={}) as running:
         first = await worker_of(running)
         await running.logged("worker .* begins")
         os.kill(first, signal.SIGKILL)
@@ -64,9 +52,11 @@ async def test_a_worker_that_is_killed_is_started_again(tmp_path: Path) -> None:
         second = await worker_of(running)
         await running.logged("worker .* begins")
         assert second != first
-        running.send(signal.SIGINT)
-        await running.all_ended()
+        running.send(signal.SIGTERM)
+        assert "Traceback" not in await running.all_ended()
         assert running.process.returncode == 0
+        assert not alive(second)
+    assert (tmp_path / "data" / "evomerge.db").exists()
 
 
 async def test_a_worker_does_not_outlive_a_server_that_is_killed(tmp_path: Path) -> None:
