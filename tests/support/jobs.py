@@ -88,13 +88,15 @@ async def get_job(database: Database, job_id: str = "mj_1") -> Job:
 
 
 async def until(
-    condition: Callable[[], Awaitable[bool]], task: asyncio.Task[None] | None = None
+    condition: Callable[[], Awaitable[bool]],
+    task: asyncio.Task[None] | None = None,
+    patience: float = 60.0,
 ) -> None:
     """Look at the database again and again until something is so there.
 
-    Raises what `task` raised if it ended first, and TimeoutError after a minute.
+    Raises what `task` raised if it ended first, and TimeoutError after `patience` seconds.
     """
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(patience):
         while not await condition():
             if task is not None and task.done():
                 task.result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from evomerge.app.schemas.inputs import JobInputs
@@ -48,6 +49,15 @@ class LoraBenches:
         self._settings = settings
         self._bases: Recent[str, BaseModel] = Recent(1)
         self._pools: Recent[Hashable, LoraPool] = Recent(1)
+
+    def warm_up(self) -> None:
+        """Import what the first job will need, where it is installed.
+
+        Before a job is claimed: importing torch can hold every thread of the process for
+        seconds, the heartbeat's too.
+        """
+        with suppress(ModuleNotFoundError):
+            import evomerge.app.worker.lora_bench  # noqa: F401
 
     def bench(self, spec: MergeJobSpec, inputs: JobInputs) -> Workbench:
         """The pool of a job, loaded and checked.

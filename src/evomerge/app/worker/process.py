@@ -31,6 +31,7 @@ async def work(settings: Settings, stopping: asyncio.Event) -> None:
     migrations.require_head(settings.url)
     database, heartbeats = Database(settings.url), SyncDatabase(settings.url)
     benches, computing = LoraBenches(settings), versions()
+    benches.warm_up()
 
     async def run(ledger: Ledger) -> None:
         await MergeRun(ledger, benches.bench, settings.data_dir, computing, stopping).run()
