@@ -42,7 +42,7 @@ def test_run_submits_the_file_and_shows_progress_and_result(run: Run, job_file: 
     assert done.exit_code == 0
     assert "scaling, generation 3: 40 of 400 evaluations, best loss 1.2500" in done.stderr
     assert "[1.7000, 1.9000]" in done.stdout
-    assert "< 0.001" in done.stdout
+    assert "<0.001" in done.stdout
     assert "-0.200" in done.stdout
     sent = server.bodies()[0]
     assert (sent["name"], sent["pool"]) == ("film", "relatives")

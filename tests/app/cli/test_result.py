@@ -20,7 +20,7 @@ def printed() -> list[str]:
 
 def test_a_loss_is_shown_with_interval_difference_and_p(printed: list[str]) -> None:
     assert "winner 1.7840 [1.7000, 1.9000] - -" in printed
-    assert "best_expert (relations) 3.2260 - 1.4420 < 0.001" in printed
+    assert "best_expert (relations) 3.2260 - 1.4420 <0.001" in printed
 
 
 def test_a_score_is_shown_as_a_score_and_its_interval_turned_round(
@@ -29,8 +29,13 @@ def test_a_score_is_shown_as_a_score_and_its_interval_turned_round(
     assert "winner 0.7500 [0.6000, 0.8000] - - 0.7500 -" in printed
 
 
+def test_each_metric_says_which_way_is_better(printed: list[str]) -> None:
+    assert "cross_entropy on 40 held-out examples, lower is better" in printed
+    assert "item_f1 on 40 held-out examples, higher is better" in printed
+
+
 def test_several_datasets_have_a_column_each(printed: list[str]) -> None:
-    assert [line for line in printed if line.endswith("p film music")]
+    assert "mean 95 % interval winner ahead p film music" in printed
 
 
 def test_every_expert_is_shown_with_alpha_and_signed_beta(printed: list[str]) -> None:

@@ -27,11 +27,12 @@ class JobProgress:
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             TextColumn("{task.completed:.0f}/{task.total:.0f} evaluations"),
             TextColumn("best loss {task.fields[best]}"),
             TextColumn("{task.fields[left]}"),
             console=console,
+            expand=True,
             transient=True,
             disable=not console.is_terminal,
         )

@@ -126,10 +126,10 @@ def moment(seconds: object) -> str:
 
 
 def table(*headings: str) -> Table:
-    """An empty table in the one style of the program; the first column is text."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    """An empty table in the one style of the program."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
     for heading in headings:
-        made.add_column(heading)
+        made.add_column(heading, no_wrap=True)
     return made
 
 

@@ -35,8 +35,8 @@ def proof(metric: MetricResult) -> RenderableType:
     """
     datasets = list(metric.contenders[0].dataset_losses)
     parts = datasets if len(datasets) > 1 else []
-    heading = f"{metric.metric} ({metric.examples} held-out examples)"
-    made = table(heading, "mean", "95 % interval", "winner ahead by", "p", *parts)
+    made = table("", "mean", "95 % interval", "winner ahead", "p", *parts)
+    made.title = caption(metric)
     for contender in metric.contenders:
         made.add_row(
             contender_name(contender),
@@ -50,6 +50,12 @@ def proof(metric: MetricResult) -> RenderableType:
             ),
         )
     return made
+
+
+def caption(metric: MetricResult) -> str:
+    """What a table of a metric shows."""
+    better = "lower" if metric.contenders[0].score is None else "higher"
+    return f"{metric.metric} on {metric.examples} held-out examples, {better} is better"
 
 
 def recipe(winner: WinnerResult) -> RenderableType:
@@ -95,4 +101,4 @@ def p_value(value: float | None) -> str:
     """A p value to three decimals."""
     if value is None:
         return "-"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
