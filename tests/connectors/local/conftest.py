@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.support.tiny import make_adapter, make_base
 
 from evomerge.connectors.local.base_model import BaseModel, load_base
 from evomerge.evaluation.example import Example
-from tests.support.tiny import make_adapter, make_base
 
 
 @pytest.fixture(scope="session")
