@@ -1,10 +1,11 @@
 """The inner loops of merging, compiled by numba: sums over experts for a whole population.
 
 Every kernel works on one module, whose factors of all experts are the rows of one matrix
-(N experts, L). It walks over blocks of columns small enough for the cache and over four experts
-at a time, so that a partial sum is loaded and stored once for four multiplications; the loop over
-columns is what the compiler turns into SIMD. An element of the output is summed by one thread in
-the order of the experts, so its bits never depend on how many threads run.
+(N experts, L). It walks over blocks of columns small enough for the cache and, within one, over
+four experts and one or two candidates at a time, so that what is loaded serves several
+multiplications; the loop over columns is what the compiler turns into SIMD. An element of the
+output is summed by one thread in the order of the experts, so its bits never depend on how many
+threads run.
 
 The kernels release the GIL and start no threads: callers run several modules beside each other.
 They are compiled at first use and kept in numba's cache on disk.
@@ -13,6 +14,7 @@ They are compiled at first use and kept in numba's cache on disk.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -24,7 +26,11 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Ranks = NDArray[np.uint16] | NDArray[np.int32]
 
-_BLOCK = 384
+# Columns at a time: long enough to stream from memory, short enough that the sums stay cached.
+_BLOCK = 1024
+# Half of it where places by magnitude lie in the cache beside the values, and there one candidate
+# at a time: the limits of two would not fit the registers.
+_MASKED_BLOCK = 512
 _DIGIT_BITS = 11
 _BUCKETS = 1 << _DIGIT_BITS
 _MAGNITUDE_BITS = 31
@@ -32,16 +38,43 @@ _MAGNITUDE_BITS = 31
 
 def _compiled(function: F) -> F:
     # "contract" lets a product and a sum become one fused instruction; the order of the sum stays.
-    return cast("F", njit(nogil=True, cache=True, fastmath={"contract", "nsz"})(function))
+    compiler = partial(njit, nogil=True, fastmath={"contract", "nsz"})
+    try:
+        return cast("F", compiler(cache=True)(function))
+    except RuntimeError:
+        # Neither the package nor the user's cache folder can be written to: numba then refuses
+        # to cache, and compiling anew in every process is all that is left.
+        return cast("F", compiler()(function))
 
 
 @_compiled
 def _weight(weights: Floats, candidate: int, expert: int) -> np.float32:
-    """Zero for the experts that fill up the last four."""
+    """Zero for the experts and candidates that fill up the last tile."""
     weight: np.float32 = np.float32(0.0)
-    if expert < weights.shape[1]:
+    if candidate < weights.shape[0] and expert < weights.shape[1]:
         weight = weights[candidate, expert]
     return weight
+
+
+@_compiled
+def _sums(out: Floats, candidate: int, start: int, width: int, spare: Floats) -> Floats:
+    """The partial sums of a candidate; `spare` for the one that fills up the last tile."""
+    # Cut from a whole row, so that the compiler knows its elements to be neighbours.
+    if candidate < out.shape[0]:
+        return out[candidate, start : start + width]
+    return spare[:width]
+
+
+@_compiled
+def _idle(weights: Floats, candidate: int, first: int) -> bool:
+    """Whether a tile of two candidates and four experts has no weight at all."""
+    last_candidate = min(candidate + 2, weights.shape[0])
+    last_expert = min(first + 4, weights.shape[1])
+    for p in range(candidate, last_candidate):
+        for i in range(first, last_expert):
+            if weights[p, i] != 0:
+                return False
+    return True
 
 
 @_compiled
@@ -54,23 +87,29 @@ def _add_four(
     first: int,
     start: int,
     out: Floats,
+    spare: Floats,
 ) -> None:
     """out[p, start:] += weights[p, first] * v0 + ... + weights[p, first + 3] * v3."""
-    for p in range(out.shape[0]):
-        w0 = _weight(weights, p, first)
-        w1 = _weight(weights, p, first + 1)
-        w2 = _weight(weights, p, first + 2)
-        w3 = _weight(weights, p, first + 3)
-        if w0 == 0 and w1 == 0 and w2 == 0 and w3 == 0:
+    width = v0.shape[0]
+    for p in range(0, out.shape[0], 2):
+        if _idle(weights, p, first):
             continue
-        # Cut from a whole row, so that the compiler knows its elements to be neighbours.
-        row = out[p, start : start + v0.shape[0]]
-        for j in range(v0.shape[0]):
-            total = row[j] + w0 * v0[j]
-            total += w1 * v1[j]
-            total += w2 * v2[j]
-            total += w3 * v3[j]
-            row[j] = total
+        a0, a1 = _weight(weights, p, first), _weight(weights, p, first + 1)
+        a2, a3 = _weight(weights, p, first + 2), _weight(weights, p, first + 3)
+        b0, b1 = _weight(weights, p + 1, first), _weight(weights, p + 1, first + 1)
+        b2, b3 = _weight(weights, p + 1, first + 2), _weight(weights, p + 1, first + 3)
+        one, two = _sums(out, p, start, width, spare), _sums(out, p + 1, start, width, spare)
+        for j in range(width):
+            t, u = one[j], two[j]
+            t += a0 * v0[j]
+            u += b0 * v0[j]
+            t += a1 * v1[j]
+            u += b1 * v1[j]
+            t += a2 * v2[j]
+            u += b2 * v2[j]
+            t += a3 * v3[j]
+            u += b3 * v3[j]
+            one[j], two[j] = t, u
 
 
 @_compiled
@@ -84,6 +123,7 @@ def weighted_sum(values: Floats, weights: Floats, out: Floats) -> None:
     """
     experts, length = values.shape
     last = experts - 1
+    spare = np.zeros(_BLOCK, np.float32)
     for start in range(0, length, _BLOCK):
         stop = min(start + _BLOCK, length)
         out[:, start:stop] = 0.0
@@ -97,6 +137,7 @@ def weighted_sum(values: Floats, weights: Floats, out: Floats) -> None:
                 first,
                 start,
                 out,
+                spare,
             )
 
 
@@ -115,6 +156,7 @@ def masked_sum(values: Floats, ranks: Ranks, keep: Ints, weights: Floats, out: F
     """
     experts, length = values.shape
     masked = np.empty((4, _BLOCK), np.float32)
+    spare = np.zeros(_BLOCK, np.float32)
     for start in range(0, length, _BLOCK):
         stop = min(start + _BLOCK, length)
         width = stop - start
@@ -132,6 +174,7 @@ def masked_sum(values: Floats, ranks: Ranks, keep: Ints, weights: Floats, out: F
                 first,
                 start,
                 out,
+                spare,
             )
 
 
@@ -144,9 +187,9 @@ def masked_sums(values: Floats, ranks: Ranks, keep: Ints, weights: Floats, out: 
     experts, length = values.shape
     last = experts - 1
     # Widened once for all candidates: comparing 32-bit lanes is what the floats' mask needs.
-    wide = np.empty((4, _BLOCK), np.int32)
-    for start in range(0, length, _BLOCK):
-        stop = min(start + _BLOCK, length)
+    wide = np.empty((4, _MASKED_BLOCK), np.int32)
+    for start in range(0, length, _MASKED_BLOCK):
+        stop = min(start + _MASKED_BLOCK, length)
         out[:, start:stop] = 0.0
         for first in range(0, experts, 4):
             i1, i2, i3 = min(first + 1, last), min(first + 2, last), min(first + 3, last)
@@ -158,19 +201,19 @@ def masked_sums(values: Floats, ranks: Ranks, keep: Ints, weights: Floats, out: 
             v0, v1 = values[first, start:stop], values[i1, start:stop]
             v2, v3 = values[i2, start:stop], values[i3, start:stop]
             for p in range(out.shape[0]):
-                w0 = _weight(weights, p, first)
-                w1 = _weight(weights, p, first + 1)
-                w2 = _weight(weights, p, first + 2)
-                w3 = _weight(weights, p, first + 3)
+                w0, w1 = _weight(weights, p, first), _weight(weights, p, first + 1)
+                w2, w3 = _weight(weights, p, first + 2), _weight(weights, p, first + 3)
+                if w0 == 0 and w1 == 0 and w2 == 0 and w3 == 0:
+                    continue
                 k0, k1, k2, k3 = keep[p, first], keep[p, i1], keep[p, i2], keep[p, i3]
-                row = out[p, start:stop]
+                sums = out[p, start:stop]
                 for j in range(stop - start):
-                    total = row[j]
+                    total = sums[j]
                     total += w0 * (v0[j] if r0[j] < k0 else np.float32(0.0))
                     total += w1 * (v1[j] if r1[j] < k1 else np.float32(0.0))
                     total += w2 * (v2[j] if r2[j] < k2 else np.float32(0.0))
                     total += w3 * (v3[j] if r3[j] < k3 else np.float32(0.0))
-                    row[j] = total
+                    sums[j] = total
 
 
 @_compiled
