@@ -1,9 +1,9 @@
 """The example pool's tasks: short prompts whose truth comes from CLDR, ISO and num2words.
 
 A row reads `Country: Germany⏎Italian:` and is answered by ` Germania`. Tasks share the question
-(which kind of thing) or the language, so that experts have relatives: the demo's target, countries
-in Portuguese, has the same countries in four other languages on one side and other things in
-Portuguese on the other, but no expert of its own.
+(which kind of thing) or the language, so that experts have relatives: the demo's target, currencies
+in Spanish, has currencies in Portuguese on one side and other things in Spanish on the other, but
+no expert of its own.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ EXPERTS = (
     Task("country", CODE),
     Task("number", "en"),
 )
-TARGET = Task("country", "pt")
+TARGET = Task("currency", "es")
 
 
 def rows_of(task: Task, seed: int = 0) -> list[Row]:

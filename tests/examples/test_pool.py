@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-
 from benchmarks.example_tasks import EXPERTS, TARGET, Task, rows_of, split
+from examples.base import BASE_NAME
+
 from evomerge.evaluation import read_examples
 from evomerge.merging.lora.adapter import read_adapter
-from examples.base import BASE_NAME
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 POOL = EXAMPLES / "pool"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-
 from benchmarks.example_tasks import EXPERTS, TARGET, Row, Task, rows_of, split
 
 TASKS = [*EXPERTS, TARGET]
