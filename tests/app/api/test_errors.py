@@ -32,8 +32,7 @@ async def test_bodies_that_are_no_json(api: Api) -> None:
     for path in CREATING:
         for body in (b"{", b"\xff", b"[" * 5000):
             response = await api.http.post(path, content=body, headers=headers)
-            assert response.status_code == 400
-            error(response, 400, response.json()["error"]["code"])
+            error(response, 400, "invalid_json")
 
 
 async def test_bodies_of_another_shape(api: Api) -> None:

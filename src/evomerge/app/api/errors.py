@@ -17,8 +17,9 @@ from starlette.exceptions import HTTPException
 
 from evomerge.app.db.errors import UnknownCursorError
 from evomerge.app.db.retry import is_away
-from evomerge.app.errors import ApiError, Detail, NotFoundError, UnavailableError
+from evomerge.app.errors import ApiError, Detail, InvalidRequestError, UnavailableError
 from evomerge.app.schemas.faults import faults
+from evomerge.evaluation.errors import short
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ async def _refused(request: Request, error: ApiError) -> JSONResponse:
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     if any(fault["type"] == "json_invalid" for fault in error.errors()):
-        return envelope(400, "the body is not valid JSON", "invalid_request_error", "invalid_json")
+        return _no_json()
     details = faults(error.errors(), error.body)
     message = "; ".join(detail.message for detail in details[:_SHOWN_FAULTS])
     if len(details) > _SHOWN_FAULTS:
@@ -86,7 +87,13 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
     )
 
 
+def _no_json() -> JSONResponse:
+    return envelope(400, "the body is not valid JSON", "invalid_request_error", "invalid_json")
+
+
 async def _http(request: Request, error: HTTPException) -> JSONResponse:
+    if isinstance(error.__cause__, UnicodeDecodeError | RecursionError):
+        return _no_json()
     kind, code = _KINDS.get(HTTPStatus(error.status_code), ("api_error", "error"))
     message = str(error.detail)
     if error.status_code in (404, 405):
@@ -98,7 +105,8 @@ async def _http(request: Request, error: HTTPException) -> JSONResponse:
 
 
 async def _unknown_cursor(request: Request, error: UnknownCursorError) -> JSONResponse:
-    return refusal(NotFoundError("row to go on after", error.after, "after"))
+    message = f"after: there is no {short(error.after)} to go on behind"
+    return refusal(InvalidRequestError(message, param="after"))
 
 
 async def _database(request: Request, error: Exception) -> JSONResponse:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query
 from fastapi.responses import StreamingResponse
 
 from evomerge.app.api.dependencies import ContextDep, JobId, Limit
-from evomerge.app.api.responses import CONFLICT, NOT_FOUND, Responses
+from evomerge.app.api.responses import NOT_FOUND, REFUSED, Responses
 from evomerge.app.schemas.examples import EVENT_STREAM
 from evomerge.app.schemas.merge_jobs import (
     Estimate,
@@ -34,7 +34,7 @@ _PAGE_OR_STREAM: Responses = {
 }
 
 
-@router.post("/estimate", operation_id="estimate_merge_job", responses=CONFLICT)
+@router.post("/estimate", operation_id="estimate_merge_job", responses=REFUSED)
 async def estimate_merge_job(spec: MergeJobSpec, context: ContextDep) -> Estimate:
     """What a job would cost at most: a dry run, which creates and spends nothing."""
     return await estimate(context, spec)
