@@ -22,6 +22,8 @@ EXAMPLES = (
     Example("a", "b", choices=("b", "cde"), row=2),
     Example("The capital of the largest country of Europe is", "M", choices=("M", "P"), row=3),
 )
+# Two and a half times what one candidate needs for the examples.
+BATCH_TOKENS = {"cross_entropy": 185, "choice_accuracy": 375, "token_f1": 170}
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,21 @@ class Subject:
 
 
 def local(metric: str, folder: Path) -> Subject:
-    """Two candidates fit beside each other, so that a population is cut."""
+    """Two candidates fit beside each other, so that a population of five is cut."""
     weights = make_base(folder / "base")
     pool = stack_folders([make_adapter(folder / f"e{n}", weights, seed=n) for n in range(2)])
     loaded = load_base(weights, threads=1)
     evaluator = LocalEvaluator(
-        loaded, LoraSpace(pool, "exact"), metric, batch_tokens=450, max_new_tokens=3
+        loaded,
+        LoraSpace(pool, "exact"),
+        metric,
+        batch_tokens=BATCH_TOKENS[metric],
+        max_new_tokens=3,
     )
     population = (base(2), one_hot(0, 2), uniform(2), one_hot(1, 2), one_hot(0, 2))
     return Subject(evaluator, population)
 
 
 SUBJECTS: Mapping[str, Callable[[Path], Subject]] = {
-    f"local-{metric}": partial(local, metric)
-    for metric in ("cross_entropy", "choice_accuracy", "token_f1")
+    f"local-{metric}": partial(local, metric) for metric in BATCH_TOKENS
 }
