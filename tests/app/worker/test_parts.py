@@ -1,0 +1,182 @@
+"""The worker's smaller parts, each alone."""
+
+from __future__ import annotations
+
+import errno
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.exc import IntegrityError, OperationalError
+from tests.support.jobs import SPEC
+from tests.support.landscape import LandscapeEvaluator, LandscapeModel
+
+from evomerge.app.db.repositories.evaluations import Recorded
+from evomerge.app.db.retry import retrying
+from evomerge.app.schemas.spec import Budget, MergeJobSpec
+from evomerge.app.worker.artifacts import store
+from evomerge.app.worker.benches import Recent
+from evomerge.app.worker.budget import Allowance
+from evomerge.app.worker.method import build_optimizer
+from evomerge.app.worker.progress import Progress
+from evomerge.app.worker.proof import contenders
+from evomerge.optimizers import Candidate, InvalidParameterError
+
+CANDIDATE = Candidate(np.ones((1, 3)), np.zeros((1, 3)))
+
+
+def recorded(index: int, loss: float, tokens: int = 10) -> Recorded:
+    return Recorded(1, "scaling", 2, index, CANDIDATE, loss, tokens, 0.5)
+
+
+@given(
+    limit=st.integers(1, 50),
+    tokens=st.integers(1, 9),
+    token_limit=st.integers(9, 400),
+    cuts=st.lists(st.integers(1, 8), min_size=1, max_size=20),
+)
+def test_a_budget_is_never_passed(
+    limit: int, tokens: int, token_limit: int, cuts: list[int]
+) -> None:
+    allowance = Allowance(Budget(evaluations=limit, tokens=token_limit))
+    for wanted in cuts:
+        allowed, name = allowance.affords(wanted, 0.0)
+        assert 0 <= allowed <= wanted
+        assert (name is None) == (allowed == wanted)
+        first = allowance.evaluations == 0
+        allowance.spend(allowed, allowed * tokens)
+        assert allowance.evaluations <= limit
+        assert first or allowed == 0 or allowance.tokens <= token_limit
+        if name:
+            break
+
+
+def test_time_that_is_up_allows_nothing_more() -> None:
+    allowance = Allowance(Budget(seconds=2.0))
+    assert allowance.affords(4, 1.9) == (4, None)
+    assert allowance.affords(4, 2.0) == (0, "seconds")
+
+
+def test_no_budget_allows_everything() -> None:
+    assert Allowance(Budget()).affords(10_000, 1e9) == (10_000, None)
+
+
+def test_progress_foresees_the_rest() -> None:
+    progress = Progress()
+    assert progress.snapshot(10)["eta_seconds"] is None
+    assert progress.snapshot(10)["best_loss"] is None
+    progress.add([recorded(0, math.nan), recorded(1, 2.0), recorded(2, 3.0)])
+    shown = progress.snapshot(10)
+    assert shown == {
+        "stage": "scaling",
+        "generation": 2,
+        "evaluations": 3,
+        "planned_evaluations": 10,
+        "best_loss": 2.0,
+        "tokens": 30,
+        "tokens_per_second": 20.0,
+        "eta_seconds": 3.5,
+    }
+    note = progress.metrics([recorded(0, math.nan), recorded(1, 2.0), recorded(2, 3.0)])
+    assert note.type == "metrics"
+    assert note.data is not None
+    assert (note.data["generation_best"], note.data["generation_mean"]) == (2.0, 2.5)
+    assert note.data["broken"] == 1
+
+
+def test_every_method_scores_each_expert_alone_first() -> None:
+    scaling = {"evaluations": 12}
+    for method in (
+        {"name": "evo-merging", "scaling": scaling, "denoising": scaling},
+        {"name": "evo-merging", "preset": "paper"},
+        {"name": "cma", "scaling": scaling},
+        {"name": "random", "evaluations": 40},
+    ):
+        spec = MergeJobSpec.model_validate({**SPEC, "method": method})
+        optimizer = build_optimizer(spec, 3)
+        assert optimizer.stage == "probe"
+        assert [c.beta[0].tolist() for c in optimizer.ask()] == np.eye(3).tolist()
+
+
+def test_a_budget_below_one_population_is_refused_by_name() -> None:
+    method = {"name": "cma", "population": 10, "scaling": {"evaluations": 9}}
+    spec = MergeJobSpec.model_validate({**SPEC, "method": method})
+    with pytest.raises(InvalidParameterError, match=r"scaling\.evaluations"):
+        build_optimizer(spec, 3)
+
+
+def test_the_contenders_stand_in_a_fixed_order() -> None:
+    winner = Candidate(np.ones((2, 3)), np.full((2, 3), 0.2))
+    found = contenders(winner, 1)
+    assert list(found) == ["winner", "base", "best_expert", "uniform"]
+    assert found["best_expert"].beta.tolist() == [[0, 1, 0], [0, 1, 0]]
+    assert list(contenders(winner, None)) == ["winner", "base", "uniform"]
+
+
+def test_artifacts_replace_what_an_earlier_attempt_left(tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts" / "mj_1"
+    folder.mkdir(parents=True)
+    (folder / "old").write_text("old")
+    (folder.parent / ".mj_1.killed").mkdir()
+    model = LandscapeModel(CANDIDATE, LandscapeEvaluator())
+    first = store(folder, model, {"seed": 7}, "card")
+    assert [each.name for each in first] == ["README.md", "manifest.json", "weights.npy"]
+    assert [path.name for path in folder.parent.iterdir()] == ["mj_1"]
+    assert store(folder, model, {"seed": 7}, "card") == first
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    class Broken(LandscapeModel):
+        def write(self, folder: Path) -> None:
+            super().write(folder)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = tmp_path / "artifacts" / "mj_1"
+    with pytest.raises(OSError, match="No space left"):
+        store(folder, Broken(CANDIDATE, LandscapeEvaluator()), {}, "")
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_the_values_last_used_are_kept() -> None:
+    made: list[str] = []
+    recent: Recent[str, None] = Recent(2)
+    for key in "abacab":
+        recent.get(key, lambda key=key: made.append(key))  # type: ignore[misc]
+    assert made == ["a", "b", "c", "b"]
+
+
+async def test_an_absent_database_is_tried_again() -> None:
+    calls = 0
+
+    async def work() -> int:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise OperationalError("SELECT 1", {}, Exception("connection refused"))
+        return calls
+
+    assert await retrying(work, 10.0) == 3
+
+
+async def test_a_database_that_stays_away_is_told_of() -> None:
+    async def work() -> None:
+        raise OperationalError("SELECT 1", {}, Exception("connection refused"))
+
+    with pytest.raises(OperationalError):
+        await retrying(work, 0.0)
+
+
+async def test_an_error_of_ours_is_not_tried_again() -> None:
+    calls = 0
+
+    async def work() -> None:
+        nonlocal calls
+        calls += 1
+        raise IntegrityError("INSERT", {}, Exception("duplicate"))
+
+    with pytest.raises(IntegrityError):
+        await retrying(work, 10.0)
+    assert calls == 1
