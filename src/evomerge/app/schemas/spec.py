@@ -14,6 +14,8 @@ Metric = Literal[
     "cross_entropy",
     "exact_match",
     "token_f1",
+    "item_precision",
+    "item_recall",
     "item_f1",
     "choice_accuracy",
     "rouge_l",

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Counter = Callable[[Example, Metric], int]
 
 _BYTES_A_TOKEN = 4
-_GENERATED = frozenset({"exact_match", "token_f1", "item_f1", "rouge_l", "chrf"})
+_GENERATED = frozenset(
+    {"exact_match", "token_f1", "item_precision", "item_recall", "item_f1", "rouge_l", "chrf"}
+)
 
 
 def total(examples: Sequence[Example], metrics: Sequence[Metric], count: Counter) -> int:

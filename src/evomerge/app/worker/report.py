@@ -162,7 +162,10 @@ def _contender(
 
 
 def _score(metric: Metric, loss: float | None) -> float | None:
-    return None if metric == "cross_entropy" or loss is None else 1 - loss
+    if metric == "cross_entropy" or loss is None:
+        return None
+    # A mean of ones may round to a hair above one; no score is negative.
+    return max(0.0, 1 - loss)
 
 
 def _interval(interval: Interval | None) -> ResultInterval | None:
