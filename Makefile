@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check clean
+.PHONY: help demo test check bench clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -37,6 +37,9 @@ check: $(VENV)/.test  ## lint, format, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench:  ## list the measurements; each is one command
+	@sed -nE '/^"""/,/"""$$/ s/^(Run:| {4})? *(python (-m )?benchmarks[.\/].*)/$(subst /,\/,$(BIN))\/\2/p' benchmarks/*.py
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) build dist src/*.egg-info
