@@ -65,21 +65,24 @@ def service(settings: Mapping[str, str], log: Path) -> Iterator[str]:
     Raises:
         DemoError: it did not start.
     """
-    with log.open("w", encoding="utf-8") as errors:
-        server = subprocess.Popen(
+    # Without settings of another service, which may lie in the environment.
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("EVOMERGE_")}
+    with (
+        log.open("w", encoding="utf-8") as errors,
+        subprocess.Popen(
             serve_command(0),
-            env={**os.environ, **settings},
+            env={**inherited, **settings},
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
             # Its own group, so that a Ctrl-C reaches this program first, which then ends it.
             process_group=0,
-        )
+        ) as server,
+    ):
         try:
             yield announced_address(server, log)
         finally:
             server.terminate()
-            server.wait()
 
 
 def announced_address(server: subprocess.Popen[str], log: Path) -> str:
@@ -157,24 +160,24 @@ def demo(console: Console) -> None:
     settings = environment(base)
     with service(settings, DATA_DIR / "service.log") as url:
         session = Session(url=url, console=console, messages=console)
-        console.print(f"The service is at {url}; it logs to {DATA_DIR / 'service.log'}")
+        console.print(f"The service is at {url}, its log is {DATA_DIR / 'service.log'}")
         job = session.call(lambda client: merge(client, console))["id"]
         found = session.call(lambda client: client.result(job))
         console.print(result.tables(found))
-        console.print(f"The job: {url}/v1/merge_jobs/{job}   The API: {url}/docs")
-    console.print(f"The merged adapter: {(DATA_DIR / 'artifacts' / job).absolute()}")
-    console.print(how_to_see_it(settings, job), soft_wrap=True, highlight=False)
+    console.print(afterwards(settings, job), soft_wrap=True, highlight=False, markup=False)
     check_proof(JobResult.model_validate(found))
     console.print(f"The winner beats {' and '.join(BEATEN)} on held-out data.", style="bold green")
 
 
-def how_to_see_it(settings: Mapping[str, str], job: str, port: int = 8000) -> str:
-    """How to start the stopped service again, and where to look then."""
+def afterwards(settings: Mapping[str, str], job: str, port: int = 8000) -> str:
+    """Where the merged adapter is, how to start the service again, and where to look then."""
     assigned = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
     return (
-        "The service has ended. Start it again with\n"
+        f"\nThe merged adapter: {(DATA_DIR / 'artifacts' / job).absolute()}\n\n"
+        "The service has ended. This starts it again with all that is in it:\n"
         f"  {' '.join([*assigned, shlex.join(serve_command(port))])}\n"
-        f"and see http://127.0.0.1:{port}/docs and http://127.0.0.1:{port}/v1/merge_jobs/{job}"
+        f"The API: http://127.0.0.1:{port}/docs\n"
+        f"The job: http://127.0.0.1:{port}/v1/merge_jobs/{job}\n"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -107,6 +108,30 @@ def test_a_service_is_ended_with_its_block(tmp_path: Path, monkeypatch: pytest.M
         assert url == "http://127.0.0.1:4242"
         assert not marker.exists()
     assert marker.exists()
+
+
+def test_settings_of_another_service_are_not_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOMERGE_DATABASE_URL", "postgresql+psycopg://elsewhere/production")
+    program(
+        monkeypatch,
+        "import os\n"
+        "known = sorted(name for name in os.environ if name.startswith('EVOMERGE_'))\n"
+        "print('http://' + '-'.join(known))\n",
+    )
+    with demo.service({"EVOMERGE_PORT": "1"}, tmp_path / "log") as url:
+        assert url == "http://EVOMERGE_PORT"
+
+
+def test_what_is_printed_afterwards_starts_the_same_service() -> None:
+    settings = demo.environment(Path("/models/the base"))
+    printed = demo.afterwards(settings, "mj_1", port=8123)
+    command = next(line for line in printed.splitlines() if "serve" in line)
+    words = shlex.split(command)
+    assert dict(word.split("=", 1) for word in words[: len(settings)]) == settings
+    assert words[len(settings) :] == demo.serve_command(8123)
+    assert "http://127.0.0.1:8123/v1/merge_jobs/mj_1" in printed
 
 
 def test_a_service_that_dies_is_an_error_that_names_its_log(
