@@ -39,7 +39,7 @@ check: $(VENV)/.test  ## lint, format, types, import rules
 	$(BIN)/lint-imports
 
 bench:  ## list the measurements; each is one command
-	@sed -nE '/^"""/,/"""$$/ s/^(Run:| {4})? *(python (-m )?benchmarks[.\/].*)/$(subst /,\/,$(BIN))\/\2/p' benchmarks/*.py
+	@grep -hoE 'python (-m )?benchmarks[./].*' benchmarks/*.py | sed 's|^|$(BIN)/|'
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) build dist src/*.egg-info
