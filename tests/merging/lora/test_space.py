@@ -82,12 +82,13 @@ def draw(
 
 
 @pytest.mark.parametrize("composition", COMPOSITIONS)
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=20)
 @given(
     seed=st.integers(0, 1 << 32),
     count=st.integers(1, 3),
     groups=st.integers(1, 3),
     same_alpha=st.booleans(),
+    same_beta=st.booleans(),
     sparse=st.booleans(),
 )
 def test_every_update_is_that_of_the_definition(
@@ -97,10 +98,13 @@ def test_every_update_is_that_of_the_definition(
     count: int,
     groups: int,
     same_alpha: bool,
+    same_beta: bool,
     sparse: bool,
 ) -> None:
     space = LoraSpace(stack_adapters(adapters, groups), composition)
     candidates = draw(seed, count, groups, same_alpha=same_alpha, sparse=sparse)
+    if same_beta:
+        candidates = [Candidate(c.alpha, candidates[0].beta) for c in candidates]
     assert_is_naive(space, adapters, candidates, space.realise(candidates))
 
 
@@ -191,6 +195,17 @@ def test_exact_shares_what_candidates_agree_on(pool: LoraPool) -> None:
         assert factors.B.shape == (1, 32, 14)
         assert factors.scale is not None
         assert factors.scale.shape == (3, 14)
+
+
+def test_factor_shares_b_where_only_alpha_differs(pool: LoraPool) -> None:
+    """As in stage 1, group by group."""
+    candidates = draw(1, 3, 2)
+    for candidate in candidates:
+        candidate.beta[0] = 1 / EXPERTS
+    factors = LoraSpace(pool, "factor").realise(candidates).factors
+    for module in pool.modules:
+        assert factors[module.name].A.shape[0] == 3
+        assert factors[module.name].B.shape[0] == (1 if module.group == 0 else 3)
 
 
 def test_exact_leaves_out_experts_without_weight(pool: LoraPool) -> None:

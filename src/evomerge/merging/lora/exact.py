@@ -95,11 +95,15 @@ class ExactComposer:
 
         def sparsify(index: int) -> None:
             module, rows = wanted[index]
-            values = module.A.flatten(1)
-            whole = torch.empty_like(values)
-            for candidate, keep in enumerate(keep_counts(alpha, module.sizes)):
-                sparse_copy(values, ranks[module.name], keep, whole)
-                made[index][candidate] = _take(whole.view(1, -1, module.d_in), rows)[0]
+            values, places = module.A.flatten(1), ranks[module.name]
+            whole = rows.size == values.shape[0] * module.rank
+            spare = torch.empty_like(values)
+            for own, keep in zip(made[index], keep_counts(alpha, module.sizes), strict=True):
+                if whole:
+                    sparse_copy(values, places, keep, own.view_as(values))
+                else:
+                    sparse_copy(values, places, keep, spare)
+                    own.copy_(_take(spare.view(1, -1, module.d_in), rows)[0])
 
         for_each(sparsify, range(len(wanted)))
         return dict(zip(rows_of, made, strict=True))

@@ -77,24 +77,26 @@ class LoraSpace:
         return alpha, beta
 
     def _factor(self, alpha: FloatArray, beta: FloatArray) -> dict[str, Factors]:
-        count = alpha.shape[0]
         modules = [m for m in self.pool.modules if beta[:, m.group].any()]
         ranks = self.pool.magnitude_ranks() if (alpha < 1.0).any() else {}
-        A = self.pool.reserve([(count, m.rank, m.d_in) for m in modules])
-        transposed = self.pool.reserve([(count, m.rank, m.d_out) for m in modules])
+        # B knows beta alone: in stage 1, where all candidates have the same, they share one.
+        counts = [1 if (b == b[:1]).all() else len(b) for b in np.moveaxis(beta, 1, 0)]
+        A = self.pool.reserve([(len(alpha), m.rank, m.d_in) for m in modules])
+        transposed = self.pool.reserve([(counts[m.group], m.rank, m.d_out) for m in modules])
 
         def combine(index: int) -> None:
             module = modules[index]
-            a, weights = alpha[:, module.group], beta[:, module.group]
-            keep = keep_counts(a, module.sizes)
+            weights = beta[:, module.group]
+            keep = keep_counts(alpha[:, module.group], module.sizes)
             places = ranks[module.name] if (keep < module.sizes).any() else None
-            sparse_sum(module.A.flatten(1), places, keep, weights, A[index].flatten(1))
-            sparse_sum(module.Bt.flatten(1), None, keep, weights, transposed[index].flatten(1))
+            a, b = A[index].flatten(1), transposed[index].flatten(1)
+            sparse_sum(module.A.flatten(1), places, keep, weights, a)
+            sparse_sum(module.Bt.flatten(1), None, keep, weights[: len(b)], b)
 
         for_each(combine, range(len(modules)))
         return {
-            module.name: Factors(a.float(), bt.float().transpose(1, 2), None)
-            for module, a, bt in zip(modules, A, transposed, strict=True)
+            module.name: Factors(a.float(), b.float().transpose(1, 2), None)
+            for module, a, b in zip(modules, A, transposed, strict=True)
         }
 
     def _exact(self, alpha: FloatArray, beta: FloatArray) -> dict[str, Factors]:
