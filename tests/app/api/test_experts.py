@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import httpx
@@ -186,3 +187,8 @@ async def test_forms_that_are_incomplete(api: Api, shelf: Shelf) -> None:
     assert "metadata" in error(response, 422, "invalid_value", "metadata")
     response = await api.http.post("/v1/experts", files=files, data={"nmae": "x"})
     assert "nmae: is not a known field" in error(response, 422, "invalid_value", "nmae")
+
+
+async def test_without_torch(api: Api, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "evomerge.merging.lora.adapter", None)
+    assert "pip install" in error(await register(api, shelf.adapters[0]), 501, "not_installed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sys
 import zipfile
 from typing import Any
 
@@ -158,6 +159,16 @@ async def test_an_estimate_creates_nothing(api: Api) -> None:
     assert estimate["seconds"] is None
     assert "'tiny'" in estimate["seconds_reason"]
     assert (await api.get("/v1/merge_jobs")).json()["data"] == []
+
+
+async def test_an_estimate_without_a_tokenizer(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.inputs()
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    estimate = (await api.post("/v1/merge_jobs/estimate", spec())).json()
+    assert estimate["tokens_by"] == "bytes"
+    # "question n" + "answer n", 18 bytes: four tokens and the end-of-text.
+    planned = estimate["evaluations"]
+    assert estimate["tokens"] == planned * 3 * 5 + 4 * 3 * 5
 
 
 async def test_an_estimate_by_what_has_run(api: Api, done: Json) -> None:

@@ -17,7 +17,7 @@ from evomerge.app.api.dependencies import (
     answered,
     ticket,
 )
-from evomerge.app.api.responses import NOT_FOUND, REFUSED, existed
+from evomerge.app.api.responses import NOT_FOUND, REFUSED, STORED, existed
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.datasets import (
     Dataset,
@@ -39,7 +39,7 @@ _BODY = documented(DatasetCreate, DatasetFields, {"file": "JSONL, JSON, CSV or P
     operation_id="create_dataset",
     status_code=201,
     response_model=Dataset,
-    responses=existed(Dataset) | REFUSED,
+    responses=existed(Dataset) | REFUSED | STORED,
     openapi_extra=_BODY,
 )
 async def create_dataset(

@@ -15,7 +15,7 @@ from evomerge.app.api.dependencies import (
     answered,
     ticket,
 )
-from evomerge.app.api.responses import CONFLICT, NOT_FOUND, REFUSED, existed
+from evomerge.app.api.responses import CONFLICT, NOT_FOUND, REFUSED, STORED, existed
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.experts import Expert, ExpertCreate, ExpertFields, ExpertPage
 from evomerge.app.services import experts
@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1/experts", tags=["experts"])
     operation_id="create_expert",
     status_code=201,
     response_model=Expert,
-    responses=existed(Expert) | REFUSED,
+    responses=existed(Expert) | REFUSED | STORED,
     openapi_extra=documented(ExpertCreate, ExpertFields, experts.FILES),
 )
 async def create_expert(

@@ -14,7 +14,7 @@ from evomerge.app.api.dependencies import (
     answered,
     ticket,
 )
-from evomerge.app.api.responses import NOT_FOUND, REFUSED, existed
+from evomerge.app.api.responses import NOT_FOUND, REFUSED, STORED, existed
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.pools import Pool, PoolCreate, PoolPage
 from evomerge.app.services import pools
@@ -28,7 +28,7 @@ router = APIRouter(prefix="/v1/pools", tags=["pools"])
     operation_id="create_pool",
     status_code=201,
     response_model=Pool,
-    responses=existed(Pool) | REFUSED,
+    responses=existed(Pool) | REFUSED | STORED,
 )
 async def create_pool(
     request: Request,

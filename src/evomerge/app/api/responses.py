@@ -24,6 +24,10 @@ REFUSED: Responses = {
     415: _refusal("The body is of another type."),
     422: _refusal("A field is wrong; the message names it and its value."),
 }
+STORED: Responses = {
+    501: _refusal("A library that this needs is not installed."),
+    507: _refusal("The disk is full; nothing was stored."),
+}
 # Of every route below /v1.
 ALWAYS: Responses = {
     401: _refusal("The service asks for an API key."),
