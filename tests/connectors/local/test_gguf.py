@@ -9,6 +9,7 @@ import torch
 from tests.support.tiny_gguf import make_gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evomerge.connectors.local import gguf
 from evomerge.connectors.local.base_model import load_base
 from evomerge.connectors.local.errors import BaseFolderError
 from evomerge.connectors.local.gguf import convert_gguf
@@ -57,3 +58,19 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BaseFolderError, match="not a GGUF file"):
         convert_gguf(tmp_path / "x.gguf", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_process_that_comes_second_takes_what_the_first_wrote(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "tiny"
+
+    def other_first(source: Path, staging: Path) -> None:
+        (staging / "config.json").write_text("second")
+        folder.mkdir()
+        (folder / "config.json").write_text("first")
+
+    monkeypatch.setattr(gguf, "_convert", other_first)
+    convert_gguf(source, folder)
+    assert (folder / "config.json").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
