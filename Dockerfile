@@ -1,16 +1,16 @@
 # syntax=docker/dockerfile:1
-# A CPU image by default. For CUDA: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130
+# A CPU image by default. For CUDA: --build-arg TORCH=cu130, or what fits the driver.
 # An image that only serves the API, without torch: --build-arg EXTRAS=postgres
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS build
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH=cpu
 ARG EXTRAS=local,postgres
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/evomerge/bin:$PATH
 RUN python -m venv /opt/evomerge
 # Alone and first: it is large, changes rarely and comes from its own index.
 RUN case ",${EXTRAS}," in \
-      *,local,*) pip install --index-url "${TORCH_INDEX}" torch==2.13.0 ;; \
+      *,local,*) pip install --index-url "https://download.pytorch.org/whl/${TORCH}" torch==2.13.0 ;; \
     esac
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./

@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both set up what they need.
 #
-# PyPI's torch for Linux brings CUDA with it. For a machine without a GPU:
-#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# The usual torch for Linux brings CUDA with it. For a machine without a GPU, give TORCH_INDEX the
+# address of PyTorch's index of CPU wheels: make demo TORCH_INDEX=...
 PYTHON ?= python3
 TORCH_INDEX ?=
 VENV := .venv
