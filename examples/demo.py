@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -184,6 +185,8 @@ def afterwards(settings: Mapping[str, str], job: str, port: int = 8000) -> str:
 def main() -> int:
     """The exit code: 0 only if the merge was worth it."""
     console = Console()
+    # Ended from outside, it must still end the service that it started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         demo(console)
     except (DemoError, BaseModelError) as error:
