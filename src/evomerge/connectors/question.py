@@ -1,0 +1,200 @@
+"""What a model is asked over its API, and what it answers: values, one form for every provider.
+
+The content of a question is its identity: two equal questions have one key, so that an answer that
+was paid for once is found again by any job (credentials are no part of it).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Literal, Protocol, Self
+
+Provider = Literal["openai", "anthropic", "vllm", "lorax", "llama_cpp", "bmm"]
+Interface = Literal["chat", "completions"]
+Finish = Literal["stop", "length", "content_filter", "other"]
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a model answers.
+
+    Attributes:
+        provider: whose wire format it speaks; openai is every OpenAI-compatible server.
+        base_url: up to and with the version, such as https://api.openai.com/v1.
+        model: its name there.
+        credential: name of a credential in the settings, never the secret itself.
+    """
+
+    provider: Provider
+    base_url: str
+    model: str
+    credential: str | None = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is drawn. None leaves a value to the server."""
+
+    max_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request to one model.
+
+    Attributes:
+        endpoint: who is asked.
+        messages: the chat so far; empty for the completions interface.
+        prompts: the texts to continue; several are one batch, answered in order. Empty for chat.
+        sampling: how answers are drawn.
+        alternatives: how many log-probabilities are wanted beside each generated token's own;
+            None asks for no log-probabilities at all.
+        echo: whether the log-probabilities of the prompts' own tokens are wanted.
+        samples: independent answers to each prompt (`n` in OpenAI's words).
+        sample: which draw this is, where the same question is asked several times on purpose; at
+            temperature 0 it is always 0.
+        extra: fields of the provider's own that go into the body as they are (LoRA scales, say),
+            as JSON text with sorted keys.
+    """
+
+    endpoint: Endpoint
+    messages: tuple[Message, ...] = ()
+    prompts: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    alternatives: int | None = None
+    echo: bool = False
+    samples: int = 1
+    sample: int = 0
+    extra: str = "{}"
+
+    @property
+    def interface(self) -> Interface:
+        return "chat" if self.messages else "completions"
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of the content, without the credential: who pays does not change the answer."""
+        content = asdict(self)
+        del content["endpoint"]["credential"]
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return sha256(canonical.encode()).hexdigest()
+
+    @property
+    def input_bytes(self) -> int:
+        """UTF-8 bytes of everything that the model reads."""
+        texts = [*self.prompts, *(message.content for message in self.messages)]
+        return sum(len(text.encode()) for text in texts)
+
+    @property
+    def most_output_tokens(self) -> int:
+        """Tokens that the answer can have at most."""
+        return self.sampling.max_tokens * self.samples * max(1, len(self.prompts))
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of a text.
+
+    Attributes:
+        text: as the provider spells it.
+        logprob: natural logarithm of its probability; None where the provider has none (the first
+            token of a prompt).
+        alternatives: (text, logprob) of the likeliest tokens in its place, likeliest first; may or
+            may not hold the token itself.
+    """
+
+    text: str
+    logprob: float | None
+    alternatives: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer to one prompt.
+
+    Attributes:
+        text: what was generated (never the echoed prompt).
+        finish: why it ended; `length` is an answer cut off, `content_filter` a refusal.
+        tokens: of `text`; empty where no log-probabilities were asked for or given.
+        prompt_tokens: of the prompt, where `echo` was asked for and given; else empty.
+    """
+
+    text: str
+    finish: Finish
+    tokens: tuple[Token, ...] = ()
+    prompt_tokens: tuple[Token, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        completions: by prompt and then by sample, `len(prompts) * samples` of them for the
+            completions interface and `samples` for chat.
+        input_tokens, output_tokens: as the provider counts them; where it does not, as estimated.
+        requests: HTTP requests that were sent for it, retries included.
+    """
+
+    completions: tuple[Completion, ...]
+    input_tokens: int
+    output_tokens: int
+    requests: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored. Finite numbers only."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """What `to_json` gave, read back."""
+        return cls(
+            completions=tuple(
+                Completion(
+                    text=one["text"],
+                    finish=one["finish"],
+                    tokens=tuple(map(_token, one["tokens"])),
+                    prompt_tokens=tuple(map(_token, one["prompt_tokens"])),
+                )
+                for one in stored["completions"]
+            ),
+            input_tokens=stored["input_tokens"],
+            output_tokens=stored["output_tokens"],
+            requests=stored["requests"],
+        )
+
+
+def _token(stored: Mapping[str, Any]) -> Token:
+    alternatives = tuple((str(text), float(value)) for text, value in stored["alternatives"])
+    return Token(stored["text"], stored["logprob"], alternatives)
+
+
+class Connector(Protocol):
+    """Asks the models of one provider."""
+
+    async def ask(self, question: Question) -> Answer:
+        """The answer; retries what a retry can mend, within its limits.
+
+        Cancelling the task ends the request: nothing more is sent for it.
+
+        Raises:
+            AskError: there is no answer; its kind says why (see connectors/errors.py).
+        """
+        ...
