@@ -8,8 +8,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from evomerge.app.db.engine import SyncDatabase
 
@@ -28,6 +29,8 @@ def upgrade(url: str | URL, revision: str = "head") -> None:
     """
     _make_folder(make_url(url))
     database = SyncDatabase(url)
+    if database.engine.dialect.name == "sqlite":
+        event.listen(database.engine, "connect", _without_foreign_keys)
     try:
         with database.write() as connection:
             if connection.dialect.name == "postgresql":
@@ -36,6 +39,12 @@ def upgrade(url: str | URL, revision: str = "head") -> None:
             command.upgrade(_config(connection), revision)
     finally:
         database.dispose()
+
+
+def _without_foreign_keys(connection: DBAPIConnection, record: object) -> None:
+    # SQLite changes a column by copying its table and dropping the old one, and dropping deletes
+    # whatever refers to its rows as long as foreign keys are on.
+    connection.cursor().execute("PRAGMA foreign_keys = OFF")
 
 
 def check(url: str | URL) -> None:

@@ -56,3 +56,24 @@ def test_a_sqlite_folder_is_made(tmp_path: object) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/not/yet/x.db"
     migrations.upgrade(url)
     migrations.require_head(url)
+
+
+def test_what_was_there_before_api_experts_is_there_afterwards(empty_url: str) -> None:
+    migrations.upgrade(empty_url, "0001")
+    database = SyncDatabase(empty_url)
+    try:
+        with database.write() as connection:
+            connection.execute(
+                sa.text(
+                    "INSERT INTO experts VALUES "
+                    "('ex_1', 'one', 'lora', 'base', '/p', 'h', '{}', '{}', 1.0)"
+                )
+            )
+            connection.execute(sa.text("INSERT INTO pools VALUES ('p_1', 'all', 'base', '{}', 1)"))
+            connection.execute(sa.text("INSERT INTO pool_members VALUES ('p_1', 0, 'ex_1')"))
+        migrations.upgrade(empty_url)
+        with database.write() as connection:
+            members = connection.execute(sa.text("SELECT pool_id, expert_id FROM pool_members"))
+            assert [tuple(row) for row in members] == [("p_1", "ex_1")]
+    finally:
+        database.dispose()

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Float,
     ForeignKey,
     Index,
@@ -40,29 +41,33 @@ class Table(DeclarativeBase):
 
 
 class Expert(Table):
-    """One member of a pool, by the folder that holds it."""
+    """One member of a pool: an adapter in a folder, or a model known by its API.
+
+    `base` and `path` are those of a folder's adapter; `definition` is how an API is called.
+    """
 
     __tablename__ = "experts"
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     name: Mapped[str] = mapped_column(String(128), unique=True)
-    kind: Mapped[str] = mapped_column(String(16))  # lora
-    base: Mapped[str] = mapped_column(String(255))  # name of the base model in settings
-    path: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(String(16))  # lora | api | remote
+    base: Mapped[str | None] = mapped_column(String(255))  # name of the base model in settings
+    path: Mapped[str | None] = mapped_column(Text)
     content_hash: Mapped[str] = mapped_column(String(64), index=True)
-    info: Mapped[dict[str, Any]] = mapped_column(Json)  # rank, modules, parameters
+    info: Mapped[dict[str, Any]] = mapped_column(Json)  # rank, modules; what a probe found
+    definition: Mapped[dict[str, Any] | None] = mapped_column(Json)  # endpoint, prompts, price
     meta: Mapped[dict[str, str]] = mapped_column("metadata", Json)
     created_at: Mapped[float] = mapped_column(Float)
 
 
 class Pool(Table):
-    """A named list of experts over one base."""
+    """A named list of experts of one kind, over one base where they have one."""
 
     __tablename__ = "pools"
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     name: Mapped[str] = mapped_column(String(128), unique=True)
-    base: Mapped[str] = mapped_column(String(255))
+    base: Mapped[str | None] = mapped_column(String(255))
     meta: Mapped[dict[str, str]] = mapped_column("metadata", Json)
     created_at: Mapped[float] = mapped_column(Float)
 
@@ -149,6 +154,54 @@ class Evaluation(Table):
     weights: Mapped[bytes | None] = mapped_column(LargeBinary)
     tokens: Mapped[int] = mapped_column(BigInteger)
     seconds: Mapped[float] = mapped_column(Float)
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class StoredAnswer(Table):
+    """What a model answered to one question, by the question's content.
+
+    While `answer` and `failure` are null it is being asked by `owner`, who has until
+    `lease_until`; whoever finds it lapsed may ask again.
+    """
+
+    __tablename__ = "answers"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    model: Mapped[str] = mapped_column(Text)  # base URL and model, for people
+    answer: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    failure: Mapped[dict[str, Any] | None] = mapped_column(Json)  # a refusal of this question
+    owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until: Mapped[float | None] = mapped_column(Float)
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class Call(Table):
+    """What a job has reserved for one question, or spent on it.
+
+    Reserved before it is sent, at the most that it can cost; settled at what it did cost. What a
+    crash leaves unsettled counts as spent, for the provider may have charged it.
+    """
+
+    __tablename__ = "calls"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    key: Mapped[str] = mapped_column(String(64))  # of the question
+    requests: Mapped[int] = mapped_column(Integer)
+    input_tokens: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)
+    usd: Mapped[float] = mapped_column(Float)
+    settled: Mapped[bool] = mapped_column(Boolean)
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class MergedModel(Table):
+    """The name under which a job's result is called; the last job to succeed has it."""
+
+    __tablename__ = "models"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[float] = mapped_column(Float)
 
 

@@ -1,4 +1,4 @@
-"""Experts: one row an adapter that was checked."""
+"""Experts: one row an adapter that was checked, or an API that was probed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ class NewExpert:
     """What is known of an expert before it has a row."""
 
     name: str
-    base: str
-    path: str
+    base: str | None
+    path: str | None
     content_hash: str
     info: Mapping[str, Any]
     meta: Mapping[str, str]
     kind: str = "lora"
+    definition: Mapping[str, Any] | None = None
 
 
 async def add(session: AsyncSession, experts: Sequence[NewExpert]) -> list[Expert]:

@@ -18,7 +18,7 @@ async def add(
     session: AsyncSession,
     *,
     name: str,
-    base: str,
+    base: str | None,
     expert_ids: Sequence[str],
     meta: Mapping[str, str],
 ) -> Pool:
