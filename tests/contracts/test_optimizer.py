@@ -238,6 +238,18 @@ class TestBudget:
         ):
             assert len({len(population) for _, population in rows}) == 1
 
+    def test_what_does_not_compete_comes_first_and_is_foreseen(
+        self, make: Factory, shape: tuple[int, int]
+    ) -> None:
+        optimizer = make(*shape, 0)
+        assert optimizer.competing <= set(optimizer.stages)
+        assert optimizer.competing
+        told = run(optimizer, quadratic(signed_target(shape[0])))
+        competes = [stage in optimizer.competing for stage, _ in told.stages]
+        assert competes == sorted(competes)
+        others = [len(p) for p, c in zip(told.populations, competes, strict=True) if not c]
+        assert sum(others) == optimizer.baseline_evaluations
+
     @pytest.mark.parametrize(("experts", "groups"), [(0, 1), (-3, 1), (5, 0)])
     def test_an_empty_pool_is_refused(self, make: Factory, experts: int, groups: int) -> None:
         with pytest.raises(InvalidParameterError, match=r"(experts|groups)=(0|-3)"):
@@ -256,7 +268,7 @@ class TestBrokenLosses:
         optimizer = make(*shape, 0)
         told = run(optimizer, broken_at_times(quadratic(signed_target(shape[0]))))
         assert optimizer.done
-        finite = np.concatenate(told.losses)
+        finite = told.competing_losses(optimizer)
         assert optimizer.best is not None
         assert optimizer.best.loss == finite[np.isfinite(finite)].min()
         for best in optimizer.stage_bests.values():
@@ -365,7 +377,7 @@ def test_any_losses_whatever(name: str, seed: int, losses: list[float]) -> None:
     given_out = iter(losses * (600 // len(losses) + 1))
     optimizer = FACTORIES[name](3, 1, seed)
     told = run(optimizer, lambda candidate: next(given_out))
-    objectives_finite = [value for value in np.concatenate(told.losses) if math.isfinite(value)]
+    objectives_finite = [v for v in told.competing_losses(optimizer) if math.isfinite(v)]
     assert optimizer.done
     if not objectives_finite:
         assert optimizer.best is None

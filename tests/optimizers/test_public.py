@@ -5,6 +5,7 @@ from __future__ import annotations
 from evomerge import optimizers
 
 PUBLIC = [
+    "PROBE",
     "Best",
     "Candidate",
     "Cma",

@@ -37,6 +37,16 @@ class Told:
     def evaluations(self) -> int:
         return sum(len(population) for population in self.populations)
 
+    def competing_losses(self, optimizer: Optimizer) -> FloatArray:
+        """Every loss that may be the winner's."""
+        return np.concatenate(
+            [
+                losses
+                for (stage, _), losses in zip(self.stages, self.losses, strict=True)
+                if stage in optimizer.competing
+            ]
+        )
+
     def rows(self, generations: int) -> list[RecordedEvaluation]:
         """The log of the first generations."""
         return [
@@ -89,6 +99,17 @@ def _paper(experts: int, groups: int, seed: int) -> Optimizer:
     return EvoMerging(experts, parameters, seed=seed, groups=groups)
 
 
+def _baseline_probe(experts: int, groups: int, seed: int) -> Optimizer:
+    parameters = EvoMergingParameters(
+        denoising=DenoisingParameters(evaluations=60),
+        scaling=ScalingParameters(evaluations=100),
+        population=20,
+        probe=True,
+        probe_competes=False,
+    )
+    return EvoMerging(experts, parameters, seed=seed, groups=groups)
+
+
 def _scaling_first(experts: int, groups: int, seed: int) -> Optimizer:
     parameters = EvoMergingParameters(
         stages=("scaling", "denoising"),
@@ -128,6 +149,7 @@ def _random(experts: int, groups: int, seed: int) -> Optimizer:
 
 FACTORIES: dict[str, Factory] = {
     "paper": _paper,
+    "baseline_probe": _baseline_probe,
     "scaling_first": _scaling_first,
     "denoising": _denoising,
     "nonnegative": _nonnegative,

@@ -14,10 +14,12 @@ from evomerge.optimizers.parameters import (
     EvoMergingParameters,
     ScalingParameters,
 )
+from evomerge.optimizers.probe import PROBE
 from evomerge.optimizers.random_search import RandomSearch
 from evomerge.optimizers.replay import OpenGeneration, RecordedEvaluation, replay
 
 __all__ = [
+    "PROBE",
     "Best",
     "Candidate",
     "Cma",

@@ -58,13 +58,29 @@ class Optimizer(Protocol):
         ...
 
     @property
+    def baseline_evaluations(self) -> int:
+        """Of the planned evaluations, those of stages that do not compete."""
+        ...
+
+    @property
+    def competing(self) -> frozenset[str]:
+        """Names of the stages whose candidates may be the winner.
+
+        The others only score what the winner is compared with.
+        """
+        ...
+
+    @property
     def done(self) -> bool:
         """True once nothing more will be asked (budget spent, patience run out, converged)."""
         ...
 
     @property
     def best(self) -> Best | None:
-        """The winner so far: the lowest unpenalised search loss; None before the first tell."""
+        """The winner so far: the lowest unpenalised search loss of the competing stages.
+
+        The first asked of equals; None before a finite loss of such a stage was told.
+        """
         ...
 
     @property

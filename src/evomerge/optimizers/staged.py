@@ -96,6 +96,14 @@ class StagedSearch:
         return sum(plan.evaluations for plan in self._plans)
 
     @property
+    def baseline_evaluations(self) -> int:
+        return sum(plan.evaluations for plan in self._plans if not plan.competes)
+
+    @property
+    def competing(self) -> frozenset[str]:
+        return frozenset(plan.name for plan in self._plans if plan.competes)
+
+    @property
     def done(self) -> bool:
         return self._running.search.done
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError, OperationalError
 from tests.support.jobs import SPEC
 from tests.support.landscape import LandscapeEvaluator, LandscapeModel
+from tests.support.searches import bits, run
 
 from evomerge.app.db.repositories.evaluations import Recorded
 from evomerge.app.db.retry import retrying
@@ -23,7 +24,13 @@ from evomerge.app.worker.budget import Allowance
 from evomerge.app.worker.method import build_optimizer
 from evomerge.app.worker.progress import Progress
 from evomerge.app.worker.proof import contenders
-from evomerge.optimizers import Candidate, InvalidParameterError
+from evomerge.optimizers import (
+    PROBE,
+    Candidate,
+    EvoMerging,
+    EvoMergingParameters,
+    InvalidParameterError,
+)
 
 CANDIDATE = Candidate(np.ones((1, 3)), np.zeros((1, 3)))
 
@@ -68,7 +75,7 @@ def test_progress_foresees_the_rest() -> None:
     progress = Progress()
     assert progress.snapshot(10)["eta_seconds"] is None
     assert progress.snapshot(10)["best_loss"] is None
-    progress.add([recorded(0, math.nan), recorded(1, 2.0), recorded(2, 3.0)])
+    progress.add([recorded(0, math.nan), recorded(1, 2.0), recorded(2, 3.0)], {"scaling"})
     shown = progress.snapshot(10)
     assert shown == {
         "stage": "scaling",
@@ -87,6 +94,50 @@ def test_progress_foresees_the_rest() -> None:
     assert note.data["broken"] == 1
 
 
+def test_progress_takes_no_best_from_a_stage_that_does_not_compete() -> None:
+    progress = Progress()
+    progress.add([recorded(0, 2.0)], {"denoising"})
+    assert progress.snapshot(10)["best_loss"] is None
+    assert progress.snapshot(10)["evaluations"] == 1
+
+
+def test_the_baselines_evaluations_are_beside_the_budget() -> None:
+    allowance = Allowance(Budget(evaluations=6), uncounted=4)
+    allowance.spend(4, 40)
+    assert allowance.affords(6, 0.0) == (6, None)
+    allowance.spend(6, 60)
+    assert allowance.affords(1, 0.0) == (0, "evaluations")
+
+
+def test_the_paper_preset_is_the_papers_search() -> None:
+    """Bar the experts alone, which come first, may not win and are not counted."""
+    spec = MergeJobSpec.model_validate(
+        {**SPEC, "method": {"name": "evo-merging", "preset": "paper"}}
+    )
+    optimizer = build_optimizer(spec, 3)
+    assert spec.composition == "factor"
+    assert optimizer.stages == ("probe", "denoising", "scaling")
+    assert optimizer.competing == {"denoising", "scaling"}
+    assert optimizer.planned_evaluations - optimizer.baseline_evaluations == 1200
+
+    def loss(candidate: Candidate) -> float:
+        alone = candidate.beta.max() == 1.0
+        return -1.0 if alone else float(((candidate.alpha * candidate.beta - 0.2) ** 2).sum())
+
+    told = run(optimizer, loss)
+    published = EvoMerging(3, EvoMergingParameters(population=20), seed=spec.seed)
+    assert bits(told.populations[1:]) == bits(run(published, loss).populations)
+    found, expected = optimizer.best, published.best
+    assert found is not None
+    assert expected is not None
+    assert (found.stage, found.generation, found.index, found.loss) == (
+        expected.stage,
+        expected.generation,
+        expected.index,
+        expected.loss,
+    )
+
+
 def test_every_method_scores_each_expert_alone_first() -> None:
     scaling = {"evaluations": 12}
     for method in (
@@ -97,7 +148,9 @@ def test_every_method_scores_each_expert_alone_first() -> None:
     ):
         spec = MergeJobSpec.model_validate({**SPEC, "method": method})
         optimizer = build_optimizer(spec, 3)
-        assert optimizer.stage == "probe"
+        paper = method.get("preset") == "paper"
+        assert optimizer.stage == PROBE
+        assert (PROBE in optimizer.competing) == (not paper)
         assert [c.beta[0].tolist() for c in optimizer.ask()] == np.eye(3).tolist()
 
 

@@ -178,6 +178,53 @@ async def test_a_budget_ends_the_search_with_its_best_so_far(
     assert log == whole[:evaluations]
 
 
+async def test_an_expert_alone_wins_only_where_it_competes(shop: Shop) -> None:
+    def loss(candidate: Candidate, example: Example) -> float:
+        alone = candidate.beta[0].tolist() == [0, 0, 1, 0]
+        return 0.0 if alone else 1 + loss_of(candidate, example)
+
+    method = {
+        "name": "evo-merging",
+        "population": 6,
+        "scaling": {"evaluations": 24},
+        "denoising": {"evaluations": 12},
+        "probe_competes": False,
+    }
+    budget = {"evaluations": 9}
+    await shop.add("mj_1", method=method, budget=budget)
+    await shop.add("mj_2", method={**method, "probe_competes": True}, budget=budget)
+    stages, scored = {}, {}
+    for job_id in ("mj_1", "mj_2"):
+        worker = shop.worker(LandscapeEvaluator(loss=loss))
+        job = await shop.run_until(worker, "succeeded", "failed", job_id=job_id)
+        assert job.result is not None, job.error
+        winner = job.result["winner"]
+        stages[job_id] = winner["stage"]
+        scored[job_id] = job.result["usage"]["search"]["evaluations"]
+        assert job.progress["best_loss"] == winner["search_loss"]
+        (best_expert,) = [
+            each["expert"]
+            for each in job.result["held_out"][0]["contenders"]
+            if each["name"] == "best_expert"
+        ]
+        assert best_expert == "expert-2"
+    assert stages == {"mj_1": "scaling", "mj_2": "probe"}
+    # Where the four experts alone do not compete, the budget does not count them.
+    assert scored == {"mj_1": 4 + 9, "mj_2": 9}
+    log = [row for row in await shop.log("mj_1") if row[1] not in ("probe", "held_out")]
+    assert len(log) == 9
+
+
+async def test_a_budget_that_ends_before_anything_may_win_is_named(shop: Shop) -> None:
+    # The first cut always goes: four experts alone, 42 tokens each.
+    method = {"name": "evo-merging", "preset": "paper"}
+    await shop.add(method=method, budget={"tokens": 42 * 4})
+    job = await shop.finish()
+    assert job.error is not None
+    assert job.error["code"] == "budget_too_small"
+    assert job.error["param"] == "budget.tokens"
+
+
 async def test_a_budget_of_no_time_at_all_is_named(shop: Shop) -> None:
     await shop.add(budget={"seconds": 1e-9})
     job = await shop.finish()

@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 Preset = Literal["default", "paper"]
 
-# Evo-Merging's released recipe: 20 candidates a generation, 400 then 800 evaluations.
+# Evo-Merging's released recipe: 20 candidates a generation, 400 then 800 evaluations. Scoring
+# each expert alone is ours, so there it serves the baseline and nothing else.
 _PAPER: dict[str, Any] = {
     "population": 20,
     "stages": ["denoising", "scaling"],
+    "probe_competes": False,
     "denoising": {"evaluations": 400, "sigma": 0.05, "l1": 0.05, "start": 1.0},
     "scaling": {"evaluations": 800, "sigma": 0.05, "l1": 0.05, "start": "uniform"},
 }

@@ -157,6 +157,12 @@ class EvoMergingMethod(_Population):
         max_length=2,
         description="In the order they run; one stage alone is an ablation.",
     )
+    probe_competes: bool = Field(
+        True,
+        description="Whether an expert alone may be the winner. If not, those first evaluations, "
+        "one an expert, give the best_expert baseline only, and budget.evaluations does not "
+        "count them.",
+    )
     denoising: DenoisingStage = Field(default_factory=DenoisingStage)
     scaling: ScalingStage = Field(default_factory=ScalingStage)
 
@@ -198,7 +204,11 @@ class Budget(Body):
 
     evaluations: int | None = Field(None, ge=1, description="Candidates scored on search data.")
     seconds: float | None = Field(None, gt=0, description="Running time, over all attempts.")
-    tokens: int | None = Field(None, ge=1, description="Tokens scored.")
+    tokens: int | None = Field(None, ge=1, description="Tokens scored by local models.")
+    requests: int | None = Field(None, ge=1, description="HTTP requests to experts' APIs.")
+    input_tokens: int | None = Field(None, ge=1, description="Tokens that those APIs read.")
+    output_tokens: int | None = Field(None, ge=1, description="Tokens that those APIs write.")
+    usd: float | None = Field(None, gt=0, description="US dollars, by the experts' prices.")
 
 
 class Output(Body):
@@ -214,6 +224,51 @@ class Output(Body):
     full_checkpoint: bool = Field(False, description="Also merge the adapter into its base.")
 
 
+class Fusion(Body):
+    """How answers are asked for and fused, in the output space."""
+
+    choice_scores: Literal["auto", "prompt_logprobs", "first_token", "samples"] = Field(
+        "auto",
+        description="Where the probabilities of a choice row's options come from; auto takes the "
+        "first of these that every expert can do.",
+    )
+    samples: int = Field(
+        1, ge=1, le=64, description="Answers asked of each expert to each question."
+    )
+    plausibility: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Negative weights act only on options that an expert with a positive weight "
+        "finds at least this share as likely as its best one.",
+    )
+    price: float = Field(
+        0.0,
+        ge=0,
+        description="Added to the search loss for the share of the pool's cost that a candidate "
+        "keeps: makes cheap ensembles win ties.",
+    )
+
+
+class Remote(Body):
+    """Who merges, in the remote space: the candidate travels to this provider."""
+
+    provider: Literal["vllm", "lorax", "llama_cpp", "bmm"]
+    base_urls: list[Text] = Field(
+        min_length=1, max_length=64, description="The server; with vllm every replica of it."
+    )
+    model: Text | None = Field(
+        None, max_length=255, description="Base model's name there; the preset's id with bmm."
+    )
+    credential: Reference | None = Field(None, description="Name of a credential.")
+    adapter_dir: Text | None = Field(
+        None,
+        max_length=4096,
+        description="With vllm and lorax: a folder that this service and the server both see "
+        "under this path; candidates are written there.",
+    )
+
+
 class MergeJobSpec(Body):
     """A merge job: pool, dataset, budget in; one merged model, with proof, out."""
 
@@ -226,7 +281,11 @@ class MergeJobSpec(Body):
     experts: list[Reference] | None = Field(
         None, min_length=1, max_length=4096, description="Ids or names of experts, in order."
     )
-    space: Literal["lora"] = "lora"
+    space: Literal["lora", "output", "remote"] = Field(
+        "lora",
+        description="What a candidate means: weights of adapters, of answers, or of adapters that "
+        "a provider merges.",
+    )
     composition: Literal["factor", "exact"] = Field(
         "exact",
         description="factor: the paper's shared beta on both factors, and what preset paper "
@@ -239,6 +298,13 @@ class MergeJobSpec(Body):
     method: Method = Field(default_factory=EvoMergingMethod)
     budget: Budget = Field(default_factory=Budget)
     output: Output = Field(default_factory=Output)
+    fusion: Fusion = Field(default_factory=Fusion)
+    remote: Remote | None = None
+    serve_as: Name | None = Field(
+        None,
+        description="Name under which the merged model is called; its job's id is always one. The "
+        "last job to succeed under a name has it.",
+    )
     seed: int = Field(7, ge=0, le=2**32 - 1)
     metadata: Metadata = Field(default_factory=dict)
 
@@ -254,4 +320,14 @@ class MergeJobSpec(Body):
     def _one_source(self) -> Self:
         if (self.pool is None) == (self.experts is None):
             raise ValueError("give either pool or experts")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_space(self) -> Self:
+        if (self.space == "remote") != (self.remote is not None):
+            raise ValueError("remote: goes with space: remote, and that space needs it")
+        if self.space != "lora" and self.layer_groups != 1:
+            raise ValueError(
+                f"layer_groups={self.layer_groups}: only space: lora has layers to group"
+            )
         return self

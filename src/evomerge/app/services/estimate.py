@@ -58,9 +58,11 @@ def _count(
     context: Context, spec: MergeJobSpec, inputs: JobInputs
 ) -> tuple[int, Data, int, int, bool]:
     """Evaluations, data, tokens of one of them, tokens of the proof, whether they are exact."""
-    evaluations = build_optimizer(spec, len(inputs.experts)).planned_evaluations
+    optimizer = build_optimizer(spec, len(inputs.experts))
+    evaluations = optimizer.planned_evaluations
     if spec.budget.evaluations is not None:
-        evaluations = min(evaluations, spec.budget.evaluations)
+        counted = spec.budget.evaluations + optimizer.baseline_evaluations
+        evaluations = min(evaluations, counted)
     try:
         data = read_data(spec, inputs.datasets)
     except InputChangedError as error:

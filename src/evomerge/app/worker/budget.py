@@ -13,12 +13,18 @@ class Allowance:
     Replaying a log through `spend` gives the same allowance as scoring it did, so a resumed
     search is cut where the uninterrupted one was (time apart, which never is the same).
 
+    Args:
+        budget: the job's.
+        uncounted: evaluations, the first of the search, that its limit of evaluations is not
+            about: what only the baselines need.
+
     Attributes:
         evaluations, tokens: spent so far.
     """
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, uncounted: int = 0) -> None:
         self._budget = budget
+        self._uncounted = uncounted
         self.evaluations = 0
         self.tokens = 0
 
@@ -51,7 +57,7 @@ class Allowance:
 
     def _evaluations_left(self) -> float:
         limit = self._budget.evaluations
-        return math.inf if limit is None else limit - self.evaluations
+        return math.inf if limit is None else limit + self._uncounted - self.evaluations
 
     def _candidates_by_tokens(self) -> float:
         limit = self._budget.tokens

@@ -36,6 +36,7 @@ def build_optimizer(spec: MergeJobSpec, experts: int) -> Optimizer:
             patience=method.patience,
             diagonal_above=method.diagonal_above,
             probe=True,
+            probe_competes=method.probe_competes,
         )
         return EvoMerging(experts, parameters, seed=spec.seed, groups=spec.layer_groups)
     if isinstance(method, CmaMethod):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from evomerge.app.db.repositories.evaluations import Recorded
@@ -21,14 +21,14 @@ class Progress:
         self._stage = "loading"
         self._generation = 0
 
-    def add(self, rows: Sequence[Recorded]) -> None:
-        """Count scored candidates of the search."""
+    def add(self, rows: Sequence[Recorded], competing: Container[str]) -> None:
+        """Count scored candidates of the search; those of `competing` stages may be its best."""
         for row in rows:
             self._evaluations += 1
             self._tokens += row.tokens
             self._seconds += row.seconds
             self._stage, self._generation = row.stage, row.generation
-            if row.loss < self._best:
+            if row.stage in competing and row.loss < self._best:
                 self._best = row.loss
 
     def snapshot(self, planned: int, stage: str | None = None) -> dict[str, Any]:

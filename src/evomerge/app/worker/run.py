@@ -122,7 +122,7 @@ class MergeRun:
         search = Search(
             optimizer=optimizer,
             target=Target(evaluator, data.search.examples, data.search.objective),
-            allowance=Allowance(order.spec.budget),
+            allowance=Allowance(order.spec.budget, optimizer.baseline_evaluations),
             ledger=self.ledger,
             progress=progress,
             stopping=self.stopping,

@@ -19,13 +19,14 @@ from evomerge.connectors.base import Evaluator, Scores
 from evomerge.evaluation.example import Example
 from evomerge.evaluation.objective import Objective
 from evomerge.optimizers import (
+    PROBE,
+    Best,
     Candidate,
     OpenGeneration,
     Optimizer,
     RecordedEvaluation,
     replay,
 )
-from evomerge.optimizers.candidate import one_hot
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ class Found:
     """What a search came to.
 
     Attributes:
-        best: the candidate with the lowest unpenalised search loss, the first of equals.
-        best_expert: its index in the pool; None when no expert alone was scored.
+        best: the optimizer's.
+        best_expert: its index in the pool; None when no expert alone was scored well.
         generations: how the losses went.
         evaluations, tokens, seconds: what scoring cost, over all attempts.
         ended_by: the budget that cut the search short; None when it ran its course.
     """
 
-    best: Recorded
+    best: Best
     best_expert: int | None
     generations: tuple[GenerationSummary, ...]
     evaluations: int
@@ -137,9 +138,11 @@ class Search:
     async def _generation(self, population: OpenGeneration) -> None:
         while population.missing and self._ended_by is None:
             await self._cut(population)
+        # What the budget left unscored is told as broken: it teaches nothing that is used again,
+        # and the optimizer's best is then the best of everything that was scored.
+        losses = [population.losses.get(i, math.nan) for i in range(len(population.candidates))]
+        self.optimizer.tell(population.candidates, np.array(losses))
         if not population.missing:
-            losses = [population.losses[i] for i in range(len(population.candidates))]
-            self.optimizer.tell(population.candidates, np.array(losses))
             self._note_stage_end(population.stage)
 
     async def _cut(self, population: OpenGeneration) -> None:
@@ -173,7 +176,7 @@ class Search:
     def _count(self, rows: Sequence[Recorded]) -> None:
         self._rows.extend(rows)
         self.allowance.spend(len(rows), sum(row.tokens for row in rows))
-        self.progress.add(rows)
+        self.progress.add(rows, self.optimizer.competing)
 
     def _note_stage_end(self, stage: str) -> None:
         if not self.optimizer.done and self.optimizer.stage == stage:
@@ -188,22 +191,23 @@ class Search:
         )
 
     def _found(self) -> Found:
-        finite = [row for row in self._rows if math.isfinite(row.loss)]
-        if not self._rows:
+        best, best_expert = self.optimizer.best, self.optimizer.stage_bests.get(PROBE)
+        if not any(row.stage in self.optimizer.competing for row in self._rows):
             raise JobError(
                 "budget_too_small",
-                f"the budget of {self._ended_by} ran out before a candidate was scored",
+                f"the budget of {self._ended_by} ran out before a candidate that may win "
+                "was scored",
                 f"budget.{self._ended_by}",
             )
-        if not finite:
+        if best is None:
             raise JobError(
                 "no_finite_loss",
                 f"none of the {len(self._rows)} candidates has a finite loss: "
                 "the adapters or the base may hold broken weights",
             )
         return Found(
-            best=min(finite, key=lambda row: row.loss),
-            best_expert=_best_expert(finite),
+            best=best,
+            best_expert=None if best_expert is None else best_expert.index,
             generations=_summaries(self._rows),
             evaluations=len(self._rows),
             tokens=sum(row.tokens for row in self._rows),
@@ -249,17 +253,6 @@ def scored_rows(
         )
         for number, candidate in enumerate(candidates)
     ]
-
-
-def _best_expert(rows: Sequence[Recorded]) -> int | None:
-    """The expert whose one-hot candidate has the lowest loss."""
-    losses: dict[int, float] = {}
-    for row in rows:
-        candidate = row.candidate
-        expert = int(np.argmax(candidate.beta[0]))
-        if candidate.agrees(one_hot(expert, candidate.experts, candidate.groups)):
-            losses.setdefault(expert, row.loss)
-    return min(losses, key=lambda expert: losses[expert], default=None)
 
 
 def _summaries(rows: Sequence[Recorded]) -> tuple[GenerationSummary, ...]:
