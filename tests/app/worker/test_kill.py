@@ -49,7 +49,8 @@ async def start(pool: TinyPool, url: str, data_dir: Path) -> Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "evomerge.app.worker",
+        "evomerge.app.cli",
+        "worker",
         env={**os.environ, **pool.environment(settings)},
         stdin=DEVNULL,
     )
