@@ -3,10 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class CredentialSetting(BaseModel):
+    """Where a secret is, and for which hosts: never the secret itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hosts: list[str] = Field(min_length=1, description="Patterns, as in allowed_hosts.")
+    env: str | None = Field(None, description="Environment variable that holds the secret.")
+    file: Path | None = Field(None, description="File that holds the secret.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("give either env or file")
+        return self
+
+
+class EndpointLimitsSetting(BaseModel):
+    """How hard one host may be called by one process."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    concurrency: int = Field(16, ge=1, le=1024, description="Requests under way at once.")
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0)
+    attempts: int = Field(5, ge=1, le=20, description="Tries of one request.")
+    read_seconds: float = Field(60.0, gt=0, description="Longest silence within an answer.")
+    deadline_seconds: float = Field(300.0, gt=0, description="Longest time of one request.")
 
 
 class Settings(BaseSettings):
@@ -34,6 +63,26 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="0 picks a free one.")
     api_keys: list[SecretStr] = Field(
         default_factory=list, description="Keys that clients may present; empty asks for none."
+    )
+    allowed_hosts: list[str] = Field(
+        default_factory=lambda: ["api.openai.com", "api.anthropic.com", "openrouter.ai"],
+        description="Hosts that experts' APIs may be at, such as api.example.com, *.example.com "
+        "or 127.0.0.1:8080.",
+    )
+    allowed_networks: list[IPvAnyNetwork] = Field(
+        default_factory=list,
+        description="Private networks that those hosts may resolve to, such as 127.0.0.0/8; "
+        "without them only public addresses are called.",
+    )
+    credentials: dict[str, CredentialSetting] = Field(
+        default_factory=dict, description="Secrets for those hosts, by name."
+    )
+    endpoint_limits: dict[str, EndpointLimitsSetting] = Field(
+        default_factory=dict,
+        description="Limits by host, as in allowed_hosts; * is for every other host.",
+    )
+    serve_experts: bool = Field(
+        False, description="Whether single LoRA experts can be called as models too."
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, or a device map.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(

@@ -7,6 +7,7 @@ it starts. So a pool or dataset that is renamed or deleted later changes no job.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,12 +17,17 @@ class _Fixed(BaseModel):
 
 
 class ExpertInput(_Fixed):
-    """One expert, in the order of the job's candidates."""
+    """One expert, in the order of the job's candidates.
+
+    `path` is where an adapter is; `definition` is how an API is called, as the expert's row has it.
+    """
 
     id: str
     name: str
-    path: Path
     content_hash: str
+    kind: Literal["lora", "api", "remote"] = "lora"
+    path: Path | None = None
+    definition: dict[str, Any] | None = None
 
 
 class DatasetInput(_Fixed):
@@ -36,9 +42,35 @@ class DatasetInput(_Fixed):
 
 
 class JobInputs(_Fixed):
-    """Everything that a merge job reads. `base` is a name in the settings' `bases`."""
+    """Everything that a merge job reads.
 
-    base: str
+    `base` is a name in the settings' `bases`; None where no expert has weights here.
+    """
+
+    base: str | None = None
     experts: list[ExpertInput] = Field(min_length=1)
     datasets: list[DatasetInput] = Field(min_length=1)
     pool_id: str | None = None
+
+    @property
+    def base_name(self) -> str:
+        """The base of white-box experts.
+
+        Raises:
+            ValueError: they have none.
+        """
+        if self.base is None:
+            raise ValueError("these experts are over no base model")
+        return self.base
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where the adapters of white-box experts are, in order.
+
+        Raises:
+            ValueError: an expert has no folder.
+        """
+        found = [expert.path for expert in self.experts if expert.path is not None]
+        if len(found) != len(self.experts):
+            raise ValueError("an expert has no folder here")
+        return found

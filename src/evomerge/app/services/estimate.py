@@ -31,7 +31,7 @@ async def estimate(context: Context, spec: MergeJobSpec) -> Estimate:
     """
     async with context.database.read() as session:
         inputs = await resolve(session, spec, context.settings.max_pool_experts)
-        pace = await jobs.throughput(session, inputs.base)
+        pace = await jobs.throughput(session, inputs.base_name)
     work = partial(_count, context, spec, inputs)
     evaluations, data, search, proof, exact = await asyncio.to_thread(work)
     total = evaluations * search + proof
@@ -70,7 +70,7 @@ def _count(
     except EvaluationError as error:
         raise InvalidRequestError(str(error), param="objective.datasets") from error
     objective = spec.objective
-    exact = tokens.counted(context.bases.folder(inputs.base), objective)
+    exact = tokens.counted(context.bases.folder(inputs.base_name), objective)
     count = exact or tokens.guessed(objective)
     search = tokens.total(data.search.examples, [objective.metric], count)
     proof = tokens.total(data.held_out.examples, metrics(spec), count)

@@ -65,7 +65,12 @@ async def resolve(session: AsyncSession, spec: MergeJobSpec, max_experts: int) -
         pool_id=pool.id if pool else None,
         experts=[
             ExpertInput(
-                id=one.id, name=one.name, path=Path(one.path), content_hash=one.content_hash
+                id=one.id,
+                name=one.name,
+                content_hash=one.content_hash,
+                kind=one.kind,
+                path=None if one.path is None else Path(one.path),
+                definition=one.definition,
             )
             for one in experts
         ],

@@ -70,7 +70,7 @@ class LoraBenches:
         # Here, not above: the service must do without torch until a job needs it.
         from evomerge.app.worker.lora_bench import LoraBench
 
-        base = self._bases.get(inputs.base, lambda: self._load_base(inputs.base))
+        base = self._bases.get(inputs.base_name, lambda: self._load_base(inputs.base_name))
         hashes = tuple(expert.content_hash for expert in inputs.experts)
         key = (inputs.base, spec.layer_groups, hashes)
         pool = self._pools.get(key, lambda: _stack(spec, inputs, base))
@@ -98,8 +98,7 @@ class LoraBenches:
 def _stack(spec: MergeJobSpec, inputs: JobInputs, base: BaseModel) -> LoraPool:
     from evomerge.merging.lora.pool import stack_folders
 
-    folders = [expert.path for expert in inputs.experts]
-    pool = stack_folders(folders, spec.layer_groups, device=base.device)
+    pool = stack_folders(inputs.folders, spec.layer_groups, device=base.device)
     for expert, found in zip(inputs.experts, pool.content_hashes, strict=True):
         if found != expert.content_hash:
             raise InputChangedError(f"the adapter of expert {expert.name!r}", "has changed")
