@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +32,10 @@ class BadAddressError(HttpError):
 
 class UnreachableError(HttpError):
     """No answer: refused, lost, or too slow."""
+
+
+class NotConnectedError(UnreachableError):
+    """No connection came about, so nothing was sent."""
 
 
 class BadAnswerError(HttpError):
@@ -96,6 +101,118 @@ class Part:
 
     field: str
     path: Path
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where one request goes: a route of a server, at an address that was checked beforehand.
+
+    Attributes:
+        scheme: http or https.
+        address: the numeric address to connect to; no name is looked up again.
+        port: of the server.
+        path: with everything behind the authority.
+        host: the server's name, for the Host header and the TLS certificate.
+        authority: the name with its port where that is not the scheme's own.
+    """
+
+    scheme: str
+    address: str
+    port: int
+    path: str
+    host: str
+    authority: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One whole answer, whatever its status.
+
+    Attributes:
+        headers: names in lower case; of several with one name, the last.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Wire:
+    """A connection pool that sends one request and reads one whole answer. Close it at the end.
+
+    It follows no redirect, keeps no cookie, asks no proxy of the environment and looks up no name:
+    below httpx's client, which does all these and costs most of a request's processor time.
+    """
+
+    def __init__(
+        self,
+        *,
+        connections: int = 100,
+        transport: Transport | None = None,
+        body_limit: int = 32 << 20,
+    ) -> None:
+        """
+        Args:
+            connections: kept open at most.
+            transport: what carries the requests; the network by default.
+            body_limit: bytes of an answer's body at most.
+        """
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=connections)
+        self._transport = transport or httpx.AsyncHTTPTransport(trust_env=False, limits=limits)
+        self._body_limit = body_limit
+
+    async def close(self) -> None:
+        """End every connection."""
+        await self._transport.aclose()
+
+    async def send(
+        self,
+        method: str,
+        target: Target,
+        *,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        timeouts: Timeouts,
+    ) -> Reply:
+        """The answer of one request; cancelling ends its connection.
+
+        Raises:
+            NotConnectedError: nothing was sent.
+            UnreachableError: the connection was lost, or silent for too long.
+            BadAnswerError: not HTTP, or a body beyond the limit.
+        """
+        request = httpx.Request(
+            method,
+            _url(target),
+            headers={"Host": target.authority, "Accept-Encoding": "identity", **headers},
+            content=content,
+            extensions={"timeout": _seconds(timeouts), "sni_hostname": target.host},
+        )
+        try:
+            answer = await self._transport.handle_async_request(request)
+            try:
+                body = await self._body(answer)
+            finally:
+                await answer.aclose()
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise NotConnectedError(f"cannot connect: {_words(error)}") from error
+        except httpx.TimeoutException as error:
+            raise UnreachableError("silent for too long") from error
+        except httpx.TransportError as error:
+            raise UnreachableError(f"the connection was lost: {_words(error)}") from error
+        except httpx.DecodingError as error:
+            raise BadAnswerError(_words(error)) from error
+        found = {name.lower(): value for name, value in answer.headers.items()}
+        return Reply(answer.status_code, found, body)
+
+    async def _body(self, answer: httpx.Response) -> bytes:
+        chunks, size = [], 0
+        async for chunk in answer.aiter_bytes():
+            size += len(chunk)
+            if size > self._body_limit:
+                raise BadAnswerError(f"a body of more than {self._body_limit} bytes")
+            chunks.append(chunk)
+        return b"".join(chunks)
 
 
 class HttpClient:
@@ -233,10 +350,32 @@ class HttpClient:
         except httpx.TimeoutException as error:
             raise UnreachableError(f"{self._client.base_url} did not answer in time") from error
         except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
-            raise UnreachableError(f"cannot reach {self._client.base_url}: {reason}") from error
+            raise UnreachableError(
+                f"cannot reach {self._client.base_url}: {_words(error)}"
+            ) from error
         except (httpx.DecodingError, httpx.TooManyRedirects) as error:
             raise BadAnswerError(f"{self._client.base_url}: {error}") from error
+
+
+@lru_cache(maxsize=1024)
+def _url(target: Target) -> httpx.URL:
+    literal = f"[{target.address}]" if ":" in target.address else target.address
+    return httpx.URL(f"{target.scheme}://{literal}:{target.port}{target.path}")
+
+
+@lru_cache(maxsize=128)
+def _seconds(timeouts: Timeouts) -> dict[str, float]:
+    # Concurrency is bounded before: whoever comes here need not wait for the pool.
+    return {
+        "connect": timeouts.connect,
+        "read": timeouts.read,
+        "write": timeouts.write,
+        "pool": timeouts.connect,
+    }
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _checked(base_url: str) -> httpx.URL:

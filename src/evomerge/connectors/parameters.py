@@ -1,0 +1,75 @@
+"""Parameters that a model refuses: read from its 400, left out from then on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evomerge.connectors.errors import QuestionRefusedError
+from evomerge.connectors.expert import Capabilities
+from evomerge.connectors.question import Endpoint
+
+# Without these an answer is drawn otherwise, yet still answers the question. The rest (n, echo,
+# logprobs) are the question: without them it is refused.
+OPTIONAL = frozenset({"temperature", "top_p", "seed", "stop", "stop_sequences", "cache_prompt"})
+LIMITS = ("max_tokens", "max_completion_tokens")
+
+_NAME = r"[`'\"]?(?P<name>[a-z][a-z0-9_]*)[`'\"]?"
+_PATTERNS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        # OpenAI: Unsupported parameter: 'max_tokens' is not supported with this model. Also
+        # "Unsupported value: 'temperature' does not support 0 with this model."
+        rf"unsupported (?:parameter|value)s?:? {_NAME}",
+        # OpenAI: Unrecognized request argument supplied: seed
+        rf"(?:unrecognized|unknown|unexpected|invalid) (?:request )?"
+        rf"(?:argument|parameter|field|keyword argument)s?(?: supplied)?:? {_NAME}",
+        # serde (TGI, LoRAX, text-embeddings): unknown field `seed`, expected one of
+        rf"unknown field {_NAME}",
+        # pydantic (vLLM, llama-cpp-python): body.seed: Extra inputs are not permitted
+        r"(?:body\.)?(?P<name>[a-z][a-z0-9_]*): extra inputs are not permitted",
+        # Anthropic, OpenRouter, llama.cpp: `temperature` is deprecated / not supported for ...
+        rf"{_NAME}(?: parameter)? (?:is|are) (?:not |un|no longer )(?:yet )?(?:currently )?"
+        rf"(?:supported|allowed|permitted|available)",
+        rf"{_NAME}(?: parameter)? is deprecated",
+        rf"does not support (?:the )?(?:parameter )?{_NAME}",
+        rf"{_NAME} (?:cannot|must not|can not) be (?:used|set|specified|given)",
+    )
+)
+
+
+def refused_parameter(error: QuestionRefusedError, body: Mapping[str, Any]) -> str | None:
+    """The parameter of `body` that a 400 says the model does not take; None if it says no such."""
+    for pattern in _PATTERNS:
+        found = pattern.search(error.reason)
+        if found is not None and found["name"] in body:
+            return found["name"]
+    return None
+
+
+@dataclass
+class Habits:
+    """What each model was seen to refuse, for the life of the process."""
+
+    _refused: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+
+    def refused(self, endpoint: Endpoint, capabilities: Capabilities | None = None) -> set[str]:
+        """Parameters never to be sent to this model."""
+        known = self._refused.get((endpoint.base_url, endpoint.model), frozenset())
+        return {*known, *(capabilities.unsupported if capabilities is not None else ())}
+
+    def learn(self, endpoint: Endpoint, parameter: str) -> None:
+        """Never send it again."""
+        where = (endpoint.base_url, endpoint.model)
+        self._refused[where] = self._refused.get(where, frozenset()) | {parameter}
+
+
+def without(body: Mapping[str, Any], refused: set[str]) -> dict[str, Any]:
+    """A body without what is refused; the limit on the answer goes by its other name instead."""
+    kept = {name: value for name, value in body.items() if name not in refused}
+    for name, other in (LIMITS, LIMITS[::-1]):
+        if name in body and name in refused and other not in refused:
+            kept[other] = body[name]
+    return kept
