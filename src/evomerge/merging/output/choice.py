@@ -1,0 +1,232 @@
+"""Fusion of multiple-choice answers: the signed log-linear pool of option probabilities.
+
+With l_i(c) = log p_i(c | x) over the options C of example x:
+
+    z_i(c) = l_i(c) - mean_c l_i(c)                       (offsets do not count)
+    p*(c) proportional to exp sum_i beta_i S_alpha_i(z_i)(c)
+
+S_alpha keeps the ceil(alpha |C|) largest |z|, ties to the option that comes first.
+
+A negative weight tells apart only what some expert with a positive weight finds plausible (as in
+contrastive decoding, Li et al. 2022, arXiv 2210.15097): the head H(x) holds every option c with
+p_i(c) >= a max_c p_i(c) for a kept expert i of positive weight. An option outside gets, for all
+negative experts together, what the head's least favoured option gets from them: an option is never
+lifted above a plausible one by being disliked. Without a positive expert the result is a guess, all
+options alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evomerge.evaluation.metrics import CROSS_ENTROPY
+from evomerge.evaluation.objective import FloatArray
+from evomerge.merging.output.errors import EvidenceError, FusionMetricError
+from evomerge.merging.output.fusion import BoolArray, IntArray, checked, effective, kept
+from evomerge.merging.output.sparse import SparsePlan, SparseSum, blocks, fractions, steps
+
+HEAD = 0.1
+# Pooled scores this close are equal but for rounding: the first of them is the answer.
+_EQUAL = 1e-9
+
+
+class ChoiceFusion:
+    """See the module, and `Fusion`.
+
+    Args:
+        log_probs: (n, N, C) float64, l, up to any offset for each expert and example; options
+            that an example does not have are padding, of any value. NaN among an example's
+            options: the expert has no answer to it.
+        options: (n,) at least 1, how many options each example has.
+        truth: (n,) index of the right option; None where only fused answers are wanted.
+        head: a in [0, 1], how plausible an option must be, relative to the best.
+
+    Raises:
+        EvidenceError: shapes that do not fit, or values out of range.
+    """
+
+    def __init__(
+        self,
+        log_probs: FloatArray,
+        options: IntArray,
+        truth: IntArray | None = None,
+        *,
+        head: float = HEAD,
+    ) -> None:
+        self._check(log_probs, options, truth, head)
+        self.examples, self.experts = log_probs.shape[:2]
+        self._width = log_probs.shape[2]
+        self._blocks = [
+            _Block.of(log_probs[rows][:, :, :m], rows, None if truth is None else truth[rows], head)
+            for m, rows in blocks(options, self.experts)
+        ]
+
+    def kept(self, alpha: FloatArray, beta: FloatArray) -> BoolArray:
+        """See `Fusion.kept`."""
+        return kept(*checked(alpha, beta, self.experts))
+
+    def weights(self) -> FloatArray:
+        """See `Fusion.weights`: 1 each."""
+        return np.ones(self.examples)
+
+    def fit(
+        self,
+        alpha: FloatArray,
+        beta: FloatArray,
+        metric: str,
+        weights: FloatArray | None = None,
+    ) -> None:
+        """See `Fusion.fit`: nothing is fitted here."""
+
+    def losses(
+        self,
+        alpha: FloatArray,
+        beta: FloatArray,
+        metric: str,
+        thresholds: FloatArray | None = None,
+    ) -> FloatArray:
+        """See `Fusion.losses`: cross_entropy in nats, or choice_accuracy as 0 or 1."""
+        if metric not in (CROSS_ENTROPY, "choice_accuracy"):
+            raise FusionMetricError(metric, "choices are scored by cross_entropy, choice_accuracy")
+        loss = _cross_entropy if metric == CROSS_ENTROPY else _misses
+        a, b = checked(alpha, beta, self.experts)
+        weights = effective(a, b)
+        result = np.empty((len(a), self.examples))
+        for block in self._blocks:
+            if block.truth is None:
+                raise EvidenceError("truth", "is not known, so there is no loss")
+            plan = block.sums.plan(a)
+            for step in steps(len(a), block.size):
+                result[step, block.rows] = loss(block.pooled(plan, weights, step), block.truth)
+        return result
+
+    def distributions(self, alpha: FloatArray, beta: FloatArray) -> FloatArray:
+        """p* of every candidate, (P, n, C) float64; 0 for padding."""
+        a, b = checked(alpha, beta, self.experts)
+        weights = effective(a, b)
+        result = np.zeros((len(a), self.examples, self._width))
+        for block in self._blocks:
+            plan = block.sums.plan(a)
+            for step in steps(len(a), block.size):
+                p = _softmax(block.pooled(plan, weights, step))
+                result[step, block.rows, : block.options] = p.swapaxes(1, 2)
+        return result
+
+    @staticmethod
+    def _check(
+        log_probs: FloatArray, options: IntArray, truth: IntArray | None, head: float
+    ) -> None:
+        if log_probs.ndim != 3 or 0 in log_probs.shape:
+            raise EvidenceError("log_probs", f"has shape {log_probs.shape}, must be (n, N, C)")
+        n, _, widest = log_probs.shape
+        if options.shape != (n,) or options.min() < 1 or options.max() > widest:
+            raise EvidenceError("options", f"must be ({n},) from 1 to {widest}")
+        own = np.arange(widest) < options[:, None, None]
+        if np.isinf(log_probs[np.broadcast_to(own, log_probs.shape)]).any():
+            raise EvidenceError("log_probs", "must be finite, or NaN where there is no answer")
+        if truth is not None and (
+            truth.shape != (n,) or (truth < 0).any() or (truth >= options).any()
+        ):
+            raise EvidenceError("truth", f"must be ({n},), each an option of its example")
+        if not 0 <= head <= 1:
+            raise EvidenceError("head", f"is {head}, must lie in [0, 1]")
+
+
+def fuse_choice(
+    log_probs: FloatArray, alpha: FloatArray, beta: FloatArray, *, head: float = HEAD
+) -> FloatArray:
+    """The fused distribution over the options of one example, (C,) float64.
+
+    Args:
+        log_probs: (N, C), as in `ChoiceFusion`; NaN for an expert without an answer.
+        alpha, beta: (N,).
+    """
+    fusion = ChoiceFusion(log_probs[None], np.array([log_probs.shape[1]]), head=head)
+    fused: FloatArray = fusion.distributions(alpha[None], beta[None])[0, 0]
+    return fused
+
+
+def first_best(scores: FloatArray) -> IntArray:
+    """Index of the best along the last axis, the first of those that are equal but for rounding."""
+    near = scores >= scores.max(axis=-1, keepdims=True) - _EQUAL
+    best: IntArray = near.argmax(axis=-1)
+    return best
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Examples with one number of options, options before examples: (N, m, n) put flat.
+
+    Attributes:
+        sums: of z.
+        plausible: (N, m * n) float32, 1 where an expert finds an option plausible.
+    """
+
+    rows: IntArray
+    options: int
+    sums: SparseSum
+    plausible: FloatArray
+    truth: IntArray | None
+
+    @classmethod
+    def of(
+        cls, log_probs: FloatArray, rows: IntArray, truth: IntArray | None, head: float
+    ) -> _Block:
+        """Of log_probs (n, N, m)."""
+        n, experts, m = log_probs.shape
+        answered = ~np.isnan(log_probs).any(axis=2, keepdims=True)
+        known = np.where(answered, log_probs, 0.0)
+        z = known - known.mean(axis=2, keepdims=True)
+        # log a + max l, compared without a logarithm of 0.
+        above = np.exp(known - known.max(axis=2, keepdims=True)) >= head
+        flat = (experts, m * n)
+        return cls(
+            rows=rows,
+            options=m,
+            sums=SparseSum(
+                z.transpose(1, 2, 0).reshape(flat),
+                fractions(np.abs(z)).transpose(1, 2, 0).reshape(flat),
+            ),
+            plausible=(above & answered).transpose(1, 2, 0).reshape(flat).astype(np.float32),
+            truth=truth,
+        )
+
+    @property
+    def size(self) -> int:
+        return self.options * len(self.rows)
+
+    def pooled(self, plan: SparsePlan, weights: FloatArray, step: slice) -> FloatArray:
+        """Unnormalised log p* of some candidates, (p, m, n)."""
+        shape = (-1, self.options, len(self.rows))
+        beta = weights[step]
+        scores = plan.sums(np.maximum(beta, 0.0), step).reshape(shape)
+        if (beta < 0).any():
+            against = plan.sums(np.minimum(beta, 0.0), step).reshape(shape)
+            head = ((beta > 0).astype(np.float32) @ self.plausible > 0).reshape(shape)
+            least = np.where(head, against, np.inf).min(axis=1, keepdims=True)
+            least[np.isinf(least)] = 0.0
+            scores += np.where(head, against, least)
+        return scores
+
+
+def _cross_entropy(scores: FloatArray, truth: IntArray) -> FloatArray:
+    """-log p* of the right options, (p, m, n) -> (p, n)."""
+    right = scores[:, truth, np.arange(len(truth))]
+    top = scores.max(axis=1)
+    total = np.exp(scores - top[:, None]).sum(axis=1)
+    loss: FloatArray = np.log(total) + (top - right)
+    return loss
+
+
+def _misses(scores: FloatArray, truth: IntArray) -> FloatArray:
+    """1 where another option is the answer, (p, m, n) -> (p, n)."""
+    wrong: FloatArray = (first_best(scores.swapaxes(1, 2)) != truth).astype(np.float64)
+    return wrong
+
+
+def _softmax(scores: FloatArray) -> FloatArray:
+    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+    p: FloatArray = raised / raised.sum(axis=1, keepdims=True)
+    return p
