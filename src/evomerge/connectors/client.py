@@ -183,7 +183,7 @@ class Caller:
                     await call.on_attempt()
                 call.requests += 1
                 try:
-                    async with asyncio.timeout(way.limits.whole):
+                    async with asyncio.timeout(way.limits.deadline_seconds):
                         reply = await self._first(
                             way,
                             addresses,
@@ -193,7 +193,7 @@ class Caller:
                             content=content,
                         )
                 except TimeoutError:
-                    reason = f"no whole answer within {way.limits.whole:g} s"
+                    reason = f"no whole answer within {way.limits.deadline_seconds:g} s"
                     raise self._lost(call, reason, may_have_cost=True) from None
                 except NotConnectedError as error:
                     raise self._lost(call, str(error), may_have_cost=False) from None

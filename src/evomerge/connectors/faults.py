@@ -37,6 +37,8 @@ LONG_WORDS = (
     "tokens + `max_new_tokens` must be",
 )
 UNPAID_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+# Anthropic's names for what another provider says with a status, where the status is 200.
+STATUS_OF = {"overloaded_error": 529, "rate_limit_error": 429, "api_error": 500}
 SHOWN = 500
 
 
@@ -115,8 +117,11 @@ def inside(answer: Any) -> Told | None:
             error = choice["error"]
     if not error:
         return None
-    code = error.get("code") if isinstance(error, dict) else None
-    status = code if isinstance(code, int) and 400 <= code < 600 else 200
+    named = error if isinstance(error, dict) else {}
+    code = named.get("code")
+    if not (isinstance(code, int) and 400 <= code < 600):
+        code = None
+    status = code or STATUS_OF.get(str(named.get("type")), 200)
     return told(status, json.dumps({"error": error}).encode())
 
 

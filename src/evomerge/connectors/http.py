@@ -1,4 +1,4 @@
-"""Everything that speaks HTTP to the outside: clients, timeouts, errors.
+"""Everything that speaks HTTP to the outside: clients, connections, timeouts.
 
 The only module of the package that imports httpx; a test holds that rule. Tests reach no network:
 they inject a transport.
@@ -7,7 +7,7 @@ they inject a transport.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,57 +16,38 @@ from typing import Any, Self
 
 import httpx
 
-from evomerge.connectors.base import ConnectorError
+from evomerge.connectors.http_errors import (
+    BadAddressError,
+    BadAnswerError,
+    HttpError,
+    NotConnectedError,
+    StatusError,
+    UnreachableError,
+    parsed,
+)
+from evomerge.connectors.sse import ServerSentEvent
+from evomerge.connectors.sse import events as server_sent_events
+
+__all__ = [
+    "BadAddressError",
+    "BadAnswerError",
+    "HttpClient",
+    "HttpError",
+    "NotConnectedError",
+    "Params",
+    "Part",
+    "Reply",
+    "ServerSentEvent",
+    "StatusError",
+    "Target",
+    "Timeouts",
+    "Transport",
+    "UnreachableError",
+    "Wire",
+]
 
 Transport = httpx.AsyncBaseTransport
 Params = Mapping[str, str | int | float | bool]
-
-
-class HttpError(ConnectorError):
-    """Root of what can go wrong between here and a server."""
-
-
-class BadAddressError(HttpError):
-    """The address is not one that can be called."""
-
-
-class UnreachableError(HttpError):
-    """No answer: refused, lost, or too slow."""
-
-
-class NotConnectedError(UnreachableError):
-    """No connection came about, so nothing was sent."""
-
-
-class BadAnswerError(HttpError):
-    """An answer that is not what the protocol promises."""
-
-
-class StatusError(HttpError):
-    """The server refused, with a status of 400 or more.
-
-    Attributes:
-        status: the HTTP status.
-        message: the server's own words.
-        param: the field that it names, if it names one.
-        code: its machine-readable reason, if it gives one.
-        details: each single fault in words, where it tells of several.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        param: str | None = None,
-        code: str | None = None,
-        details: Sequence[str] = (),
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.param = param
-        self.code = code
-        self.details = tuple(details)
 
 
 @dataclass(frozen=True)
@@ -76,23 +57,6 @@ class Timeouts:
     connect: float = 5.0
     read: float = 60.0
     write: float = 60.0
-
-
-@dataclass(frozen=True)
-class ServerSentEvent:
-    """One event of a `text/event-stream`."""
-
-    data: str
-    event: str = "message"
-    id: str | None = None
-
-    def json(self) -> Any:
-        """The data as JSON.
-
-        Raises:
-            BadAnswerError: it is not JSON.
-        """
-        return _json(self.data)
 
 
 @dataclass(frozen=True)
@@ -272,7 +236,7 @@ class HttpClient:
         """
         async with self._answer(method, path, params=params, json=body, headers=headers) as answer:
             text = (await answer.aread()).decode("utf-8", "replace")
-            return _json(text) if text else None
+            return parsed(text) if text else None
 
     async def upload(
         self,
@@ -293,7 +257,7 @@ class HttpClient:
             async with self._answer(
                 "POST", path, files=opened, data=dict(fields or {}), headers=headers
             ) as answer:
-                return _json((await answer.aread()).decode("utf-8", "replace"))
+                return parsed((await answer.aread()).decode("utf-8", "replace"))
         finally:
             for _, (_, file) in opened:
                 file.close()
@@ -332,7 +296,7 @@ class HttpClient:
             kind = answer.headers.get("content-type", "")
             if not kind.startswith("text/event-stream"):
                 raise BadAnswerError(f"expected an event stream from {path}, got {kind!r}")
-            async for event in _events(_lines(answer.aiter_bytes())):
+            async for event in server_sent_events(answer.aiter_bytes()):
                 yield event
 
     @asynccontextmanager
@@ -390,13 +354,6 @@ def _checked(base_url: str) -> httpx.URL:
     return url
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise BadAnswerError(f"expected JSON, got {text[:200]!r}") from error
-
-
 def _refusal(status: int, text: str) -> StatusError:
     """The error in an OpenAI-style envelope, or the bare text of another server."""
     try:
@@ -412,32 +369,3 @@ def _refusal(status: int, text: str) -> StatusError:
         if isinstance(detail, dict) and isinstance(detail.get("message"), str)
     ]
     return StatusError(status, error["message"], error.get("param"), error.get("code"), details)
-
-
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    """Split at newlines alone: str.splitlines would also cut inside JSON, at U+2028 say."""
-    rest = b""
-    async for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            yield line.removesuffix(b"\r").decode("utf-8", "replace")
-
-
-async def _events(lines: AsyncIterator[str]) -> AsyncIterator[ServerSentEvent]:
-    """Parse an event stream (WHATWG HTML, section 9.2.6)."""
-    data: list[str] = []
-    event, last_id = "message", None
-    async for line in lines:
-        if not line:
-            if data:
-                yield ServerSentEvent("\n".join(data), event, last_id)
-            data, event = [], "message"
-            continue
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if field == "data":
-            data.append(value)
-        elif field == "event":
-            event = value
-        elif field == "id":
-            last_id = value

@@ -20,18 +20,18 @@ class EndpointLimits:
         concurrency: requests under way at once.
         requests_per_minute: None for no limit.
         tokens_per_minute: estimated input tokens and the most that may be generated.
-        connect: seconds to wait for a connection.
-        read: seconds of silence on it.
-        whole: seconds for one request from start to end, however lively.
+        connect_seconds: longest wait for a connection.
+        read_seconds: longest silence on it.
+        deadline_seconds: longest time of one request from start to end, however lively.
         attempts: how often one request is sent at most.
     """
 
     concurrency: int = 16
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
-    connect: float = 10.0
-    read: float = 120.0
-    whole: float = 300.0
+    connect_seconds: float = 10.0
+    read_seconds: float = 60.0
+    deadline_seconds: float = 300.0
     attempts: int = 5
 
     def __post_init__(self) -> None:
@@ -41,7 +41,9 @@ class EndpointLimits:
 
     @property
     def timeouts(self) -> Timeouts:
-        return Timeouts(connect=self.connect, read=self.read, write=self.read)
+        return Timeouts(
+            connect=self.connect_seconds, read=self.read_seconds, write=self.read_seconds
+        )
 
 
 class Gate:

@@ -7,7 +7,6 @@ they differ, what the probe found decides (`Capabilities`), and docs/connectors.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from evomerge.connectors.client import Call, Caller, Hook
 from evomerge.connectors.errors import QuestionRefusedError
 from evomerge.connectors.expert import Capabilities
 from evomerge.connectors.openai_answer import Asked, read_answer
-from evomerge.connectors.parameters import LIMITS, OPTIONAL, Habits, refused_parameter, without
+from evomerge.connectors.parameters import Habits, adapting
 from evomerge.connectors.question import Answer, Question
 
 UNPROBED = Capabilities()
@@ -64,31 +63,6 @@ class OpenAIConnector:
             )
 
         return await adapting(call, whole, capabilities, self.habits, send)
-
-
-async def adapting(
-    call: Call,
-    whole: dict[str, Any],
-    capabilities: Capabilities,
-    habits: Habits,
-    send: Callable[[dict[str, Any]], Any],
-) -> Answer:
-    """Send a body without what the model refuses, learning from each 400 what that is."""
-    while True:
-        refused = habits.refused(call.endpoint, capabilities)
-        fields = without(whole, refused)
-        try:
-            answer: Answer = await send(fields)
-        except QuestionRefusedError as error:
-            name = refused_parameter(error, fields)
-            if name is None:
-                raise
-            if name not in OPTIONAL and (name not in LIMITS or refused & set(LIMITS)):
-                error.param = name
-                raise
-            habits.learn(call.endpoint, name)
-        else:
-            return answer
 
 
 def parts(question: Question, capabilities: Capabilities) -> list[Question]:

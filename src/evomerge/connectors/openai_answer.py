@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from evomerge.connectors.expert import Capabilities
-from evomerge.connectors.http import BadAnswerError
+from evomerge.connectors.http_errors import BadAnswerError
 from evomerge.connectors.question import Answer, Completion, Finish, Question, Token
+from evomerge.connectors.shapes import count, cut, entries, logprob, mapping, word
 
-# What OpenAI and vLLM give for a token that is next to impossible.
-FLOOR = -9999.0
 FINISHES: Mapping[str, Finish] = {
     "stop": "stop",
     "eos": "stop",
@@ -64,7 +63,7 @@ def read_answer(asked: Asked, said: Any) -> Answer:
         BadAnswerError: it is not what was asked for; says what is missing.
     """
     question = asked.question
-    choices = _ordered(_list(_dict(said, "the answer"), "choices"))
+    choices = _ordered(entries(mapping(said, "the answer"), "choices"))
     expected = max(1, len(question.prompts)) * question.samples
     if len(choices) != expected:
         raise BadAnswerError(f"{len(choices)} choices where {expected} were asked for")
@@ -77,8 +76,8 @@ def read_answer(asked: Asked, said: Any) -> Answer:
     output = sum(asked.tokens(len(one.text.encode())) for one in completions)
     return Answer(
         tuple(completions),
-        _count(counted.get("prompt_tokens"), asked.input_tokens),
-        _count(counted.get("completion_tokens"), output),
+        count(counted.get("prompt_tokens"), asked.input_tokens),
+        count(counted.get("completion_tokens"), output),
     )
 
 
@@ -98,7 +97,7 @@ def _completion(asked: Asked, choice: Mapping[str, Any], prompt: str) -> Complet
         text, tokens, finish = "", (), "length"
     if question.alternatives is None:
         tokens = ()
-    text, tokens, finish = _cut(text, tokens, finish, question.sampling.stop)
+    text, tokens, finish = cut(text, tokens, finish, question.sampling.stop)
     return Completion(text, finish, tokens, prompt_tokens)
 
 
@@ -109,7 +108,7 @@ def _text(choice: Mapping[str, Any]) -> tuple[str, bool]:
         if text is not None and not isinstance(text, str):
             raise BadAnswerError(f"text is {type(text).__name__}, not a string")
         return text or "", False
-    message = _dict(choice.get("message"), "choices[].message")
+    message = mapping(choice.get("message"), "choices[].message")
     content = message.get("content")
     if isinstance(content, list):
         pieces = (part.get("text") for part in content if isinstance(part, dict))
@@ -141,20 +140,20 @@ def _tokens(logprobs: Any, most: int) -> tuple[Token, ...]:
     numbers = _beside(logprobs.get("token_logprobs"), texts)
     tops = _beside(logprobs.get("top_logprobs"), texts)
     return tuple(
-        Token(_word(text), _logprob(number), _alternatives(_pairs(top), most))
+        Token(word(text), logprob(number), _alternatives(_pairs(top), most))
         for text, number, top in zip(texts, numbers, tops, strict=True)
     )
 
 
 def _chat_token(said: Any, most: int) -> Token:
-    one = _dict(said, "logprobs.content[]")
+    one = mapping(said, "logprobs.content[]")
     tops = one.get("top_logprobs")
     pairs = [
         (top.get("token"), top.get("logprob"))
         for top in (tops if isinstance(tops, list) else ())
         if isinstance(top, dict)
     ]
-    return Token(_word(one.get("token")), _logprob(one.get("logprob")), _alternatives(pairs, most))
+    return Token(word(one.get("token")), logprob(one.get("logprob")), _alternatives(pairs, most))
 
 
 def _prompt_logprobs(said: Any, most: int) -> tuple[Token, ...]:
@@ -166,9 +165,11 @@ def _prompt_logprobs(said: Any, most: int) -> tuple[Token, ...]:
         if not position:
             found.append(Token("", None))
             continue
-        ranked = [_dict(one, "prompt_logprobs[]") for one in _dict(position, "position").values()]
+        ranked = [
+            mapping(one, "prompt_logprobs[]") for one in mapping(position, "position").values()
+        ]
         pairs = [(one.get("decoded_token"), one.get("logprob")) for one in ranked]
-        found.append(Token(_word(pairs[0][0]), _logprob(pairs[0][1]), _alternatives(pairs, most)))
+        found.append(Token(word(pairs[0][0]), logprob(pairs[0][1]), _alternatives(pairs, most)))
     return tuple(found)
 
 
@@ -204,25 +205,9 @@ def _parted(tokens: Sequence[Token], prompt: str) -> tuple[tuple[Token, ...], tu
     return tuple(tokens), ()
 
 
-def _cut(
-    text: str, tokens: tuple[Token, ...], finish: Finish, stops: Sequence[str]
-) -> tuple[str, tuple[Token, ...], Finish]:
-    """Up to the first stop text: some models take no `stop`, some servers give it back."""
-    found = [place for place in (text.find(stop) for stop in stops if stop) if place >= 0]
-    if not found:
-        return text, tokens, finish
-    end, at, kept = min(found), 0, []
-    for token in tokens:
-        if at >= end:
-            break
-        kept.append(token)
-        at += len(token.text)
-    return text[:end], tuple(kept), "stop"
-
-
 def _ordered(choices: list[Any]) -> list[Mapping[str, Any]]:
     """By index, where each has one of its own."""
-    found = [_dict(choice, "choices[]") for choice in choices]
+    found = [mapping(choice, "choices[]") for choice in choices]
     places = [choice.get("index") for choice in found]
     if sorted(place for place in places if isinstance(place, int)) != list(range(len(found))):
         return found
@@ -240,29 +225,8 @@ def _pairs(top: Any) -> list[tuple[Any, Any]]:
 
 def _alternatives(pairs: Sequence[tuple[Any, Any]], most: int) -> tuple[tuple[str, float], ...]:
     """Likeliest first, `most` at most, without those that have no number."""
-    found = [
-        (_word(text), number) for text, said in pairs if (number := _logprob(said)) is not None
-    ]
+    found = [(word(text), number) for text, said in pairs if (number := logprob(said)) is not None]
     return tuple(sorted(found, key=lambda one: -one[1])[:most])
-
-
-def _logprob(said: Any) -> float | None:
-    """None where there is none (JSON null, or the NaN of some servers); never below the floor."""
-    if said is None:
-        return None
-    if isinstance(said, bool) or not isinstance(said, int | float):
-        raise BadAnswerError(f"a log-probability is {type(said).__name__}, not a number")
-    return None if math.isnan(said) else max(FLOOR, float(said))
-
-
-def _word(said: Any) -> str:
-    if not isinstance(said, str):
-        raise BadAnswerError(f"a token is {type(said).__name__}, not a string")
-    return said
-
-
-def _count(said: Any, estimate: int) -> int:
-    return said if isinstance(said, int) and not isinstance(said, bool) and said >= 0 else estimate
 
 
 def _beside(said: Any, texts: Sequence[Any]) -> Sequence[Any]:
@@ -270,17 +234,4 @@ def _beside(said: Any, texts: Sequence[Any]) -> Sequence[Any]:
         return [None] * len(texts)
     if not isinstance(said, list) or len(said) != len(texts):
         raise BadAnswerError("logprobs has lists of different lengths")
-    return said
-
-
-def _list(said: Mapping[str, Any], name: str) -> list[Any]:
-    found = said.get(name)
-    if not isinstance(found, list) or not found:
-        raise BadAnswerError(f"no {name} in the answer")
-    return found
-
-
-def _dict(said: Any, name: str) -> Mapping[str, Any]:
-    if not isinstance(said, dict):
-        raise BadAnswerError(f"{name} is {type(said).__name__}, not an object")
     return said

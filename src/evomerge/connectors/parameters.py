@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from evomerge.connectors.client import Call
 from evomerge.connectors.errors import QuestionRefusedError
 from evomerge.connectors.expert import Capabilities
-from evomerge.connectors.question import Endpoint
+from evomerge.connectors.question import Answer, Endpoint
 
 # Without these an answer is drawn otherwise, yet still answers the question. The rest (n, echo,
 # logprobs) are the question: without them it is refused.
@@ -35,7 +36,7 @@ _PATTERNS = tuple(
         rf"(?:supported|allowed|permitted|available)",
         rf"{_NAME}(?: parameter)? is deprecated",
         rf"does not support (?:the )?(?:parameter )?{_NAME}",
-        rf"{_NAME} (?:cannot|must not|can not) be (?:used|set|specified|given)",
+        rf"{_NAME} (?:cannot|must not|can not) (?:both )?be (?:used|set|specified|given)",
     )
 )
 
@@ -73,3 +74,31 @@ def without(body: Mapping[str, Any], refused: set[str]) -> dict[str, Any]:
         if name in body and name in refused and other not in refused:
             kept[other] = body[name]
     return kept
+
+
+async def adapting(
+    call: Call,
+    whole: dict[str, Any],
+    capabilities: Capabilities,
+    habits: Habits,
+    send: Callable[[dict[str, Any]], Awaitable[Answer]],
+) -> Answer:
+    """Send a body without what the model refuses, learning from each 400 what that is.
+
+    Raises:
+        QuestionRefusedError: what is refused cannot be left out; its `param` names it.
+        AskError: any other reason.
+    """
+    while True:
+        refused = habits.refused(call.endpoint, capabilities)
+        fields = without(whole, refused)
+        try:
+            return await send(fields)
+        except QuestionRefusedError as error:
+            name = refused_parameter(error, fields)
+            if name is None:
+                raise
+            if name not in OPTIONAL and (name not in LIMITS or refused & set(LIMITS)):
+                error.param = name
+                raise
+            habits.learn(call.endpoint, name)

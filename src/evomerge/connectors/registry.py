@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, Self
 
+from evomerge.connectors.anthropic import AnthropicConnector
 from evomerge.connectors.client import Caller, Hook
 from evomerge.connectors.credentials import Credential, Credentials
 from evomerge.connectors.expert import Capabilities
@@ -37,6 +38,7 @@ class ProbedConnector(Protocol):
 
 FACTORIES: Mapping[Provider, Callable[[Caller], ProbedConnector]] = {
     "openai": OpenAIConnector,
+    "anthropic": AnthropicConnector,
 }
 
 
