@@ -23,6 +23,7 @@ from evomerge.app.api.responses import ALWAYS
 from evomerge.app.db.engine import Database
 from evomerge.app.services.bases import Bases
 from evomerge.app.services.context import Context
+from evomerge.app.services.inspection import Inspection
 from evomerge.app.settings import Settings
 from evomerge.version import __version__
 
@@ -42,7 +43,8 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(settings.url)
-        app.state.context = Context(settings, database, Bases(settings.bases))
+        bases = Bases(settings.bases)
+        app.state.context = Context(settings, database, bases, Inspection(bases))
         try:
             yield
         finally:

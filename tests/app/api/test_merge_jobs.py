@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,16 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import func, select
 from tests.app.api.client import Api, created, error, spec
+from tests.app.api.conftest import Shelf, connected
 
 from evomerge.app.db.engine import Database
 from evomerge.app.db.models import Job
+from evomerge.app.main import create_app
 from evomerge.app.schemas.inputs import JobInputs
 from evomerge.app.schemas.spec import MergeJobSpec
+from evomerge.app.services import bases
 from evomerge.app.settings import Settings
+from evomerge.connectors.local.headers import content_hash
 
 
 async def row(app: FastAPI, job_id: str) -> Job:
@@ -24,7 +29,7 @@ async def row(app: FastAPI, job_id: str) -> Job:
     return found
 
 
-async def test_a_job_is_queued_with_everything_fixed(api: Api, app: FastAPI) -> None:
+async def test_a_job_is_queued_with_everything_fixed(api: Api, app: FastAPI, shelf: Shelf) -> None:
     job = await api.job(name="film", metadata={"team": "a"}, seed=0)
     assert job["id"].startswith("mj_")
     assert (job["status"], job["name"], job["attempts"]) == ("queued", "film", 0)
@@ -37,6 +42,7 @@ async def test_a_job_is_queued_with_everything_fixed(api: Api, app: FastAPI) -> 
     inputs = JobInputs.model_validate(stored.inputs)
     pool, dataset = api.made["pool"], api.made["dataset"]
     assert inputs.base == "tiny"
+    assert inputs.base_hash == job["inputs"]["base_hash"] == content_hash(shelf.base)
     assert inputs.pool_id == pool["id"]
     assert [expert.id for expert in inputs.experts] == [one["id"] for one in pool["experts"]]
     assert all((expert.path / "adapter_config.json").is_file() for expert in inputs.experts)
@@ -46,6 +52,32 @@ async def test_a_job_is_queued_with_everything_fixed(api: Api, app: FastAPI) -> 
     again = MergeJobSpec.model_validate(stored.spec)
     assert again.model_dump(mode="json") == stored.spec == job["spec"]
     assert str(api.rows.parent) not in json.dumps(job)
+
+
+async def test_a_base_is_hashed_once_until_its_files_change(
+    api: Api, settings: Settings, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(shelf.base, base)
+    hashed: list[Path] = []
+
+    def counted(folder: Path) -> str:
+        hashed.append(folder)
+        return content_hash(folder)
+
+    monkeypatch.setattr(bases, "content_hash", counted)
+    app = create_app(settings.model_copy(update={"bases": {"tiny": base}}))
+    async with app.router.lifespan_context(app), connected(app, shelf) as own:
+        first = [(await own.job())["inputs"]["base_hash"] for _ in range(2)]
+        assert first == [content_hash(shelf.base)] * 2
+        assert hashed == [base]
+        config = base / "config.json"
+        config.write_text(config.read_text() + "\n")
+        last = (await own.job())["inputs"]["base_hash"]
+        assert last == content_hash(base) != first[0]
+        assert hashed == [base, base]
+        config.unlink()
+        error(await own.post("/v1/merge_jobs", spec()), 503, "base_unavailable", "base")
 
 
 async def test_experts_by_id_or_name_instead_of_a_pool(api: Api) -> None:
@@ -152,8 +184,6 @@ async def test_datasets_that_cannot_be_split(api: Api, rows: int) -> None:
 
 
 async def test_pools_of_1_and_of_300(api: Api, settings: Settings, root: Path) -> None:
-    import shutil
-
     source = api.folders.parent / "a"
     for number in range(300):
         shutil.copytree(source, root / f"e{number:03d}")

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from tests.app.worker.conftest import Shop
 from tests.support import jobs
 from tests.support.lora_jobs import SPEC, TinyPool, make_tiny_pool
-from tests.support.tiny import make_adapter
+from tests.support.tiny import make_adapter, make_base
 
 from evomerge.app.db.models import Job
 from evomerge.app.schemas.inputs import ExpertInput
@@ -20,6 +20,7 @@ from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.worker.benches import LoraBenches
 from evomerge.app.worker.inputs import read_data
 from evomerge.app.worker.process import versions, work
+from evomerge.connectors.local.headers import content_hash
 from evomerge.merging.lora.adapter import read_adapter
 from evomerge.optimizers.candidate import one_hot
 
@@ -31,20 +32,20 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> TinyPool:
     return make_tiny_pool(tmp_path_factory.mktemp("pool"))
 
 
-async def run(shop: Shop, pool: TinyPool, **spec: Any) -> Job:
+async def run(shop: Shop, pool: TinyPool, job_id: str = "mj_1", **spec: Any) -> Job:
     """Run one job as a worker process does."""
-    await jobs.add_job(shop.database, pool.inputs, **{**SPEC, **SHORT, **spec})
+    await jobs.add_job(shop.database, pool.inputs, job_id, **{**SPEC, **SHORT, **spec})
     url = shop.database.url.render_as_string(hide_password=False)
     stopping = asyncio.Event()
     task = asyncio.create_task(work(pool.settings(url, shop.folder), stopping))
 
     async def ended() -> bool:
-        return (await jobs.get_job(shop.database)).finished_at is not None
+        return (await jobs.get_job(shop.database, job_id)).finished_at is not None
 
     await jobs.until(ended, task)
     stopping.set()
     await task
-    return await jobs.get_job(shop.database)
+    return await jobs.get_job(shop.database, job_id)
 
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -109,6 +110,21 @@ async def test_a_changed_adapter_is_refused(shop: Shop, tmp_path: Path) -> None:
     assert job.error is not None
     assert job.error["code"] == "input_changed"
     assert "expert-1" in job.error["message"]
+
+
+async def test_a_changed_base_is_refused(shop: Shop, tmp_path: Path) -> None:
+    pool = make_tiny_pool(tmp_path / "pool", experts=2)
+    base = tmp_path / "pool" / "base"
+    fixed = TinyPool(pool.folder, pool.inputs.model_copy(update={"base_hash": content_hash(base)}))
+    job = await run(shop, fixed)
+    assert job.status == "succeeded", job.error
+    assert job.result is not None
+    assert job.result["hashes"]["base"] == fixed.inputs.base_hash
+    make_base(base, seed=5)
+    job = await run(shop, fixed, "mj_2")
+    assert job.error is not None
+    assert job.error["code"] == "input_changed"
+    assert "base model 'tiny' has changed" in job.error["message"]
 
 
 async def test_a_row_beyond_the_context_is_refused_before_anything_is_scored(

@@ -24,7 +24,6 @@ from evomerge.app.schemas.base import Name
 from evomerge.app.schemas.merge_jobs import MergeJob, MergeJobPage, Status
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.services import merge_jobs
-from evomerge.app.services.once import once
 
 router = APIRouter(prefix="/v1/merge_jobs", tags=["merge jobs"])
 
@@ -55,7 +54,7 @@ async def create_merge_job(
 ) -> JSONResponse:
     """Queue a search. Whatever the spec refers to is fixed now, by id and content hash."""
     asked = ticket(request, idempotency_key, spec)
-    return answered(await once(context.database, asked, merge_jobs.creation(context, spec)))
+    return answered(await merge_jobs.create(context, spec, asked))
 
 
 async def _metadata(request: Request) -> dict[str, str]:

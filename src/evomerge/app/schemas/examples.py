@@ -31,6 +31,7 @@ MERGE_JOB_SPECS: list[Json] = [
 _HASHES = [letter * 64 for letter in "abc"]
 _INPUTS: Json = {
     "base": "smollm2-135m",
+    "base_hash": _HASHES[2],
     "pool_id": "pool_77d0f3b2c9e84a15b6d7e8f9",
     "experts": [
         {"id": "ex_5f0c2a9d81b34e77a6c0d1e2", "name": "ner-movies", "content_hash": _HASHES[0]},

@@ -44,10 +44,12 @@ class DatasetInput(_Fixed):
 class JobInputs(_Fixed):
     """Everything that a merge job reads.
 
-    `base` is a name in the settings' `bases`; None where no expert has weights here.
+    `base` is a name in the settings' `bases`; None where no expert has weights here. `base_hash`
+    is of its files; jobs of earlier versions have none.
     """
 
     base: str | None = None
+    base_hash: str | None = None
     experts: list[ExpertInput] = Field(min_length=1)
     datasets: list[DatasetInput] = Field(min_length=1)
     pool_id: str | None = None

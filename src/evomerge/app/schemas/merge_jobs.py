@@ -57,6 +57,9 @@ class ResolvedInputs(Resource):
     """What the job is made of. What is renamed or deleted later changes no job."""
 
     base: str
+    base_hash: str | None = Field(
+        None, description="Of its files; null for jobs of versions that did not fix it."
+    )
     pool_id: str | None = None
     experts: list[ResolvedExpert]
     datasets: list[ResolvedDataset]

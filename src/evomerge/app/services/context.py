@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from evomerge.app.db.engine import Database
 from evomerge.app.services.bases import Bases
+from evomerge.app.services.inspection import Inspection
 from evomerge.app.settings import Settings
 
 
@@ -16,3 +17,4 @@ class Context:
     settings: Settings
     database: Database
     bases: Bases
+    inspection: Inspection

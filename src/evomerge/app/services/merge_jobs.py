@@ -20,18 +20,42 @@ from evomerge.app.schemas.merge_jobs import MergeJob, MergeJobPage, ResolvedInpu
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.services.context import Context
 from evomerge.app.services.datasets import first_example
-from evomerge.app.services.once import Answer, Make
+from evomerge.app.services.inspection import UninspectedError
+from evomerge.app.services.once import Answer, Make, Ticket, once
 from evomerge.app.services.references import find_datasets, find_experts
 from evomerge.app.worker.method import build_optimizer
 from evomerge.evaluation import MetricError, check_metric
 from evomerge.optimizers import InvalidParameterError
 
+# What was looked at may change before the job is written, and is then looked at again.
+_LOOKS = 4
+
+
+async def create(context: Context, spec: MergeJobSpec, ticket: Ticket | None) -> Answer:
+    """Queue a job, once for each ticket.
+
+    Raises:
+        InvalidRequestError: the spec asks for what there is not, or cannot be; names the field.
+        ConflictError: the ticket was used for something else, or inputs keep changing.
+        UnavailableError: the base cannot be read.
+    """
+    for _ in range(_LOOKS):
+        try:
+            return await once(context.database, ticket, creation(context, spec))
+        except UninspectedError as error:
+            await context.inspection.look(spec, error.inputs)
+    raise ConflictError("the base or a dataset is being changed; try again", code="input_changed")
+
 
 def creation(context: Context, spec: MergeJobSpec) -> Make:
-    """What checks the spec against what there is, and queues the job."""
+    """What checks the spec against what there is, and queues the job.
+
+    It raises UninspectedError where something slow has to be looked at first.
+    """
 
     async def make(session: AsyncSession) -> Answer:
-        inputs = await resolve(session, spec, context.settings.max_pool_experts)
+        found = await resolve(session, spec, context.settings.max_pool_experts)
+        inputs = context.inspection.passed(spec, found)
         row = await jobs.add(
             session,
             name=spec.name,

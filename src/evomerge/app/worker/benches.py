@@ -47,7 +47,7 @@ class LoraBenches:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._bases: Recent[str, BaseModel] = Recent(1)
+        self._bases: Recent[Hashable, BaseModel] = Recent(1)
         self._pools: Recent[Hashable, LoraPool] = Recent(1)
 
     def warm_up(self) -> None:
@@ -63,22 +63,23 @@ class LoraBenches:
         """The pool of a job, loaded and checked.
 
         Raises:
-            JobError: the base is not in this worker's settings, or an adapter has changed.
+            JobError: the base is not in this worker's settings, or it or an adapter has changed.
             ConnectorError: the base cannot be loaded.
             LoraError: an adapter cannot be read.
         """
         # Here, not above: the service must do without torch until a job needs it.
         from evomerge.app.worker.lora_bench import LoraBench
 
-        base = self._bases.get(inputs.base_name, lambda: self._load_base(inputs.base_name))
+        base = self._bases.get((inputs.base, inputs.base_hash), lambda: self._load_base(inputs))
         hashes = tuple(expert.content_hash for expert in inputs.experts)
         key = (inputs.base, spec.layer_groups, hashes)
         pool = self._pools.get(key, lambda: _stack(spec, inputs, base))
         return LoraBench(base, pool, spec, self._settings)
 
-    def _load_base(self, name: str) -> BaseModel:
+    def _load_base(self, inputs: JobInputs) -> BaseModel:
         from evomerge.connectors.local.base_model import load_base
 
+        name = inputs.base_name
         folder = self._settings.bases.get(name)
         if folder is None:
             raise JobError(
@@ -86,13 +87,16 @@ class LoraBenches:
                 f"base model {name!r} is not among this worker's EVOMERGE_BASES "
                 f"({', '.join(sorted(self._settings.bases)) or 'none'})",
             )
-        return load_base(
+        base = load_base(
             folder,
             name=name,
             device=self._settings.device,
             dtype=self._settings.dtype,
             threads=self._settings.threads,
         )
+        if inputs.base_hash not in (None, base.content_hash):
+            raise InputChangedError(f"base model {name!r}", "has changed")
+        return base
 
 
 def _stack(spec: MergeJobSpec, inputs: JobInputs, base: BaseModel) -> LoraPool:

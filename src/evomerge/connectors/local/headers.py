@@ -46,14 +46,22 @@ def content_hash(folder: Path) -> str:
     Raises:
         BaseFolderError: as for `weight_files`.
     """
-    names = ["config.json", *_TOKENIZER, *(file.name for file in weight_files(folder))]
     whole = hashlib.sha256()
-    for name in sorted(names):
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                part = hashlib.file_digest(file, "sha256").hexdigest()
-            whole.update(f"{name}\0{part}\n".encode())
+    for path in model_files(folder):
+        with path.open("rb") as file:
+            part = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{path.name}\0{part}\n".encode())
     return whole.hexdigest()
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Config, tokenizer and weights, what of them there is, sorted by name.
+
+    Raises:
+        BaseFolderError: as for `weight_files`.
+    """
+    others = [folder / name for name in ("config.json", *_TOKENIZER)]
+    return sorted([*(path for path in others if path.is_file()), *weight_files(folder)])
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -1,0 +1,52 @@
+"""Slow looks at what a job is made of, each taken once and before the job is created."""
+
+from __future__ import annotations
+
+import asyncio
+
+from evomerge.app.schemas.inputs import JobInputs
+from evomerge.app.schemas.spec import MergeJobSpec
+from evomerge.app.services.bases import Bases
+
+
+class UninspectedError(Exception):
+    """These inputs have to be looked at first, outside of any transaction."""
+
+    def __init__(self, inputs: JobInputs) -> None:
+        super().__init__("inputs that were not looked at yet")
+        self.inputs = inputs
+
+
+class Inspection:
+    """What is known of bases by their files' state."""
+
+    def __init__(self, bases: Bases) -> None:
+        self._bases = bases
+        self._looking = asyncio.Lock()
+
+    def passed(self, spec: MergeJobSpec, inputs: JobInputs) -> JobInputs:
+        """The inputs with the base's hash fixed. Quick: creation calls it in its transaction.
+
+        Raises:
+            UninspectedError: `look` has not seen these yet.
+            UnavailableError: the base cannot be read.
+        """
+        if inputs.base is None:
+            return inputs
+        known = self._bases.known_hash(inputs.base)
+        if known is None:
+            raise UninspectedError(inputs)
+        return inputs.model_copy(update={"base_hash": known})
+
+    async def look(self, spec: MergeJobSpec, inputs: JobInputs) -> None:
+        """Look at everything that `passed` has to know; one request at a time.
+
+        Raises:
+            UnavailableError: the base cannot be read.
+        """
+        async with self._looking:
+            await asyncio.to_thread(self._look, spec, inputs)
+
+    def _look(self, spec: MergeJobSpec, inputs: JobInputs) -> None:
+        if inputs.base is not None:
+            self._bases.read_hash(inputs.base)
