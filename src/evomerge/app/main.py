@@ -20,6 +20,7 @@ from evomerge.app.api import (
 )
 from evomerge.app.api.middleware import ApiKeys, BodyLimit
 from evomerge.app.api.responses import ALWAYS
+from evomerge.app.connections import connectors
 from evomerge.app.db.engine import Database
 from evomerge.app.services.bases import Bases
 from evomerge.app.services.context import Context
@@ -44,11 +45,12 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(settings.url)
         bases = Bases(settings.bases)
-        app.state.context = Context(settings, database, bases, Inspection(bases))
-        try:
-            yield
-        finally:
-            await database.dispose()
+        async with connectors(settings) as ask:
+            app.state.context = Context(settings, database, bases, Inspection(bases), ask)
+            try:
+                yield
+            finally:
+                await database.dispose()
 
     app = FastAPI(
         title="Evo-Merging", version=__version__, description=_DESCRIPTION, lifespan=lifespan

@@ -60,6 +60,9 @@ def settings(database_url: str, shelf: Shelf, root: Path, tmp_path: Path) -> Set
         heartbeat_seconds=0.03,
         max_body_bytes=100_000,
         max_upload_bytes=300_000,
+        # Experts' APIs of tests are on this machine, and nothing ever goes further.
+        allowed_hosts=["127.0.0.1"],
+        allowed_networks=["127.0.0.0/8"],
     )
 
 

@@ -68,14 +68,14 @@ async def form_body(
 
 
 def documented(
-    json_model: type[Body], form_model: type[Body], files: Mapping[str, str]
+    json_model: type[BaseModel], form_model: type[Body], files: Mapping[str, str]
 ) -> dict[str, Any]:
     """What OpenAPI says of such a body.
 
     Args:
         files: what each file is, by its field.
     """
-    schema = json_model.model_json_schema()
+    schema = _whole(json_model.model_json_schema())
     fields = form_model.model_json_schema()["properties"]
     parts = {
         name: {"type": "string", "format": "binary", "description": text}
@@ -102,6 +102,25 @@ _METADATA = {
     "description": "Up to 16 pairs of your own, as a JSON object.",
     "contentMediaType": JSON,
 }
+
+
+def _whole(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema with what it refers to in its place: its own definitions are not the document's."""
+    definitions = schema.pop("$defs", {})
+    schema.pop("discriminator", None)
+
+    def filled(part: Any) -> Any:
+        if isinstance(part, list):
+            return [filled(one) for one in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            beside = {key: value for key, value in part.items() if key != "$ref"}
+            return filled({**definitions[part["$ref"].rpartition("/")[2]], **beside})
+        return {key: filled(value) for key, value in part.items()}
+
+    whole: dict[str, Any] = filled(schema)
+    return whole
 
 
 def _fields(form: FormData, files: Sequence[str]) -> dict[str, Any]:

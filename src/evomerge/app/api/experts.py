@@ -16,9 +16,10 @@ from evomerge.app.api.dependencies import (
     ticket,
 )
 from evomerge.app.api.responses import CONFLICT, NOT_FOUND, REFUSED, STORED, existed
+from evomerge.app.schemas.api_experts import ApiExpertCreate
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.experts import Expert, ExpertCreate, ExpertFields, ExpertPage
-from evomerge.app.services import experts
+from evomerge.app.services import api_experts, experts
 from evomerge.app.services.once import given_before, once
 
 router = APIRouter(prefix="/v1/experts", tags=["experts"])
@@ -35,23 +36,27 @@ router = APIRouter(prefix="/v1/experts", tags=["experts"])
 async def create_expert(
     request: Request, context: ContextDep, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:
-    """Register a LoRA adapter: upload its two files as a form, or name a folder.
+    """Register a LoRA adapter (upload its two files as a form, or name a folder), or an API.
 
-    Every tensor is checked against the base model; what is wrong is named with its tensor. The
-    same adapter under the same name is the same expert (200 instead of 201).
+    Every tensor of an adapter is checked against the base model; what is wrong is named with its
+    tensor. An API is probed for what it can do. The same thing under the same name is the same
+    expert (200 instead of 201).
     """
     if is_form(request):
         async with form_body(request, ExpertFields, list(experts.FILES)) as (fields, files):
             streams = {name: file.file for name, file in files.items()}
-            checked = await experts.store(context, streams, fields.base)
-        asked = ticket(request, idempotency_key, fields, checked.content_hash)
+            new = experts.named(fields, await experts.store(context, streams, fields.base))
+        asked = ticket(request, idempotency_key, fields, new.content_hash)
     else:
-        fields = body = await json_body(request, ExpertCreate)
+        body = (await json_body(request, ExpertCreate)).root
         asked = ticket(request, idempotency_key, body)
         if before := await given_before(context.database, asked):
             return answered(before)
-        checked = await experts.check_path(context, body.path, body.base)
-    return answered(await once(context.database, asked, experts.creation(fields, checked)))
+        if isinstance(body, ApiExpertCreate):
+            new = await api_experts.probed(context, body)
+        else:
+            new = experts.named(body, await experts.check_path(context, body.path, body.base))
+    return answered(await once(context.database, asked, experts.creation(new)))
 
 
 @router.get("", operation_id="list_experts")
@@ -64,6 +69,14 @@ async def list_experts(context: ContextDep, limit: Limit = 20, after: After = No
 async def get_expert(context: ContextDep, expert: Key) -> Expert:
     """One expert, by id or name."""
     return await experts.get(context, expert)
+
+
+@router.post(
+    "/{expert}/check", operation_id="check_expert", responses=NOT_FOUND | CONFLICT | REFUSED
+)
+async def check_expert(context: ContextDep, expert: Key) -> Expert:
+    """Probe an API expert again and keep what is found."""
+    return await api_experts.check(context, expert)
 
 
 @router.delete("/{expert}", operation_id="delete_expert", responses=NOT_FOUND | CONFLICT)

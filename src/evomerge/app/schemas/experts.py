@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, RootModel, model_validator
 
+from evomerge.app.schemas.api_experts import API_EXPERT_EXAMPLE, ApiDefinition, ApiExpertCreate
 from evomerge.app.schemas.base import Body, Metadata, Name, Page, Reference, Resource, Text
 
 EXPERT_EXAMPLE: dict[str, Any] = {
@@ -33,23 +34,36 @@ class ExpertFields(Body):
     metadata: Metadata = Field(default_factory=dict)
 
 
-class ExpertCreate(ExpertFields):
+class AdapterCreate(ExpertFields):
     """An adapter in a folder that the service can read."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"path": "/pools/ie/ner-movies", "name": "ner-movies", "base": "smollm2-135m"}
-            ]
-        }
-    )
-
+    kind: Literal["lora"] = "lora"
     path: Text = Field(
         min_length=1,
         max_length=4096,
         description="Folder with adapter_config.json and adapter_model.safetensors, below one of "
         "the service's roots.",
     )
+
+
+class ExpertCreate(
+    RootModel[Annotated[AdapterCreate | ApiExpertCreate, Field(discriminator="kind")]]
+):
+    """An adapter, or a model behind an API."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"path": "/pools/ie/ner-movies", "name": "ner-movies", "base": "smollm2-135m"},
+                API_EXPERT_EXAMPLE,
+            ]
+        }
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adapter_unless_said(cls, data: Any) -> Any:
+        return {"kind": "lora", **data} if isinstance(data, dict) else data
 
 
 class Expert(Resource):
@@ -60,10 +74,14 @@ class Expert(Resource):
     id: str
     object: Literal["expert"] = "expert"
     name: str
-    kind: str
-    base: str
-    content_hash: str = Field(description="SHA-256 of its files.")
-    info: dict[str, Any] = Field(description="Rank, number of modules, parameters.")
+    kind: str = Field(description="lora: an adapter; api: a model behind an API.")
+    base: str | None = Field(description="Name of an adapter's base model.")
+    content_hash: str = Field(description="SHA-256 of an adapter's files, or of the definition.")
+    info: dict[str, Any] = Field(
+        description="An adapter's rank, number of modules and parameters; an API's capabilities, "
+        "as its last probe found them."
+    )
+    definition: ApiDefinition | None = Field(None, description="How an API is called.")
     metadata: dict[str, str] = Field(validation_alias="meta")
     created_at: float
 

@@ -67,14 +67,14 @@ class PoolMember(Resource):
 
 
 class Pool(Resource):
-    """A named list of experts over one base model."""
+    """A named list of experts of one kind, over one base model where they have one."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [POOL_EXAMPLE]})
 
     id: str
     object: Literal["pool"] = "pool"
     name: str
-    base: str
+    base: str | None
     experts: list[PoolMember] = Field(description="In order.")
     metadata: dict[str, str]
     created_at: float

@@ -8,6 +8,7 @@ from evomerge.app.db.engine import Database
 from evomerge.app.services.bases import Bases
 from evomerge.app.services.inspection import Inspection
 from evomerge.app.settings import Settings
+from evomerge.connectors.registry import Connectors
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,4 @@ class Context:
     database: Database
     bases: Bases
     inspection: Inspection
+    connectors: Connectors

@@ -58,9 +58,8 @@ async def store(
     return await asyncio.to_thread(_store, parent, files, base, context.bases)
 
 
-def creation(fields: ExpertFields, checked: CheckedAdapter) -> Make:
-    """What makes the row; the same adapter under the same name is the same expert."""
-    new = new_expert(fields.name or name_from(checked.folder.name), checked, fields.metadata)
+def creation(new: NewExpert) -> Make:
+    """What makes the row; the same thing under the same name is the same expert."""
 
     async def make(session: AsyncSession) -> Answer:
         there = (await experts.by_names(session, [new.name])).get(new.name)
@@ -71,6 +70,15 @@ def creation(fields: ExpertFields, checked: CheckedAdapter) -> Make:
         return _answer(200, there)
 
     return make
+
+
+def named(fields: ExpertFields, checked: CheckedAdapter) -> NewExpert:
+    """The row to be of a checked adapter, under its own name or its folder's.
+
+    Raises:
+        InvalidRequestError: it has neither.
+    """
+    return new_expert(fields.name or name_from(checked.folder.name), checked, fields.metadata)
 
 
 def new_expert(name: str, checked: CheckedAdapter, meta: Mapping[str, str]) -> NewExpert:
@@ -87,12 +95,13 @@ def new_expert(name: str, checked: CheckedAdapter, meta: Mapping[str, str]) -> N
 
 def is_same(there: ExpertRow, new: NewExpert) -> bool:
     """Whether an expert of the same name is the same expert."""
-    return (there.content_hash, there.base) == (new.content_hash, new.base)
+    return (there.kind, there.content_hash, there.base) == (new.kind, new.content_hash, new.base)
 
 
 def taken(there: ExpertRow) -> str:
-    """What to say of a name that another adapter has."""
-    return f"name={there.name!r}: {there.id} has this name and other weights or another base"
+    """What to say of a name that another expert has."""
+    what = "other weights or another base" if there.kind == "lora" else "is called otherwise"
+    return f"name={there.name!r}: {there.id} has this name and {what}"
 
 
 async def get(context: Context, key: str) -> Expert:

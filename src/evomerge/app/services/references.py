@@ -14,7 +14,7 @@ from evomerge.app.errors import InvalidRequestError
 async def find_experts(
     session: AsyncSession, keys: Sequence[str], param: str = "experts"
 ) -> list[Expert]:
-    """The experts of a list of ids or names: each known, none twice, all over one base.
+    """The experts of a list of ids or names: each known, none twice, all of one kind and base.
 
     Raises:
         InvalidRequestError: one is not so; names its place.
@@ -28,6 +28,12 @@ async def find_experts(
             raise InvalidRequestError(f"{where}: no expert {key!r}", param=where, code="not_found")
         if expert in experts:
             raise InvalidRequestError(f"{where}: {key!r} stands more than once", param=where)
+        if experts and expert.kind != experts[0].kind:
+            raise InvalidRequestError(
+                f"{where}: {key!r} is of kind {expert.kind!r}, the experts before it of kind "
+                f"{experts[0].kind!r}",
+                param=where,
+            )
         if experts and expert.base != experts[0].base:
             raise InvalidRequestError(
                 f"{where}: {key!r} is over base {expert.base!r}, the experts before it over "

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -53,6 +53,17 @@ async def by_names(session: AsyncSession, names: Sequence[str]) -> dict[str, Exp
     """The experts that have these names, by name."""
     found = await session.scalars(select(Expert).where(Expert.name.in_(names)))
     return {expert.name: expert for expert in found}
+
+
+async def newest_of_kind(session: AsyncSession, kind: str, limit: int = 200) -> list[Expert]:
+    """The experts of a kind that were registered last."""
+    query = select(Expert).where(Expert.kind == kind).order_by(Expert.created_at.desc())
+    return list(await session.scalars(query.limit(limit)))
+
+
+async def set_info(session: AsyncSession, expert_id: str, info: Mapping[str, Any]) -> None:
+    """Replace what is known of an expert."""
+    await session.execute(update(Expert).where(Expert.id == expert_id).values(info=dict(info)))
 
 
 async def pools_of(session: AsyncSession, expert_id: str, limit: int = 5) -> list[str]:
