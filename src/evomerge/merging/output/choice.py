@@ -25,11 +25,16 @@ from evomerge.evaluation.metrics import CROSS_ENTROPY
 from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.output.errors import EvidenceError, FusionMetricError
 from evomerge.merging.output.fusion import BoolArray, IntArray, checked, effective, kept
-from evomerge.merging.output.sparse import SparsePlan, SparseSum, blocks, fractions, steps
+from evomerge.merging.output.sparse import (
+    SparsePlan,
+    SparseSum,
+    blocks,
+    first_best,
+    fractions,
+    steps,
+)
 
 HEAD = 0.1
-# Pooled scores this close are equal but for rounding: the first of them is the answer.
-_EQUAL = 1e-9
 
 
 class ChoiceFusion:
@@ -148,13 +153,6 @@ def fuse_choice(
     return fused
 
 
-def first_best(scores: FloatArray) -> IntArray:
-    """Index of the best along the last axis, the first of those that are equal but for rounding."""
-    near = scores >= scores.max(axis=-1, keepdims=True) - _EQUAL
-    best: IntArray = near.argmax(axis=-1)
-    return best
-
-
 @dataclass(frozen=True)
 class _Block:
     """Examples with one number of options, options before examples: (N, m, n) put flat.
@@ -222,7 +220,7 @@ def _cross_entropy(scores: FloatArray, truth: IntArray) -> FloatArray:
 
 def _misses(scores: FloatArray, truth: IntArray) -> FloatArray:
     """1 where another option is the answer, (p, m, n) -> (p, n)."""
-    wrong: FloatArray = (first_best(scores.swapaxes(1, 2)) != truth).astype(np.float64)
+    wrong: FloatArray = (first_best(scores) != truth).astype(np.float64)
     return wrong
 
 

@@ -8,6 +8,7 @@ r / m is all that a candidate has to be compared with, whatever m is.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -18,9 +19,11 @@ from evomerge.merging.output.fusion import IntArray
 # cache and do not go back to the system when they are freed.
 _STEP = 1 << 16
 # Elements of one expert in a block of examples: so short that a step takes dozens of candidates.
-LENGTH = 1 << 11
+_LENGTH = 1 << 11
 # Elements of the sparsified copies that one block may take: 32 MB.
 _FEATURES = 1 << 22
+# Scores this close, relative to the largest, are equal but for rounding.
+_EQUAL = 1e-9
 
 
 def fractions(strengths: FloatArray) -> FloatArray:
@@ -35,6 +38,22 @@ def fractions(strengths: FloatArray) -> FloatArray:
     np.put_along_axis(ranks, order, np.arange(order.shape[-1]), axis=-1)
     share: FloatArray = ranks / order.shape[-1]
     return share
+
+
+def first_best(scores: FloatArray) -> IntArray:
+    """The best of each example, the first of those that are equal but for rounding.
+
+    Args:
+        scores: (p, m, n); -inf for what cannot be chosen.
+
+    Returns:
+        (p, n); 0 where nothing can be chosen.
+    """
+    top = scores.max(axis=1, keepdims=True)
+    size = np.where(np.isfinite(scores), np.abs(scores), 0.0).max(axis=1, keepdims=True)
+    near = scores >= top - _EQUAL * size
+    best: IntArray = near.argmax(axis=1)
+    return best
 
 
 class SparseSum:
@@ -111,6 +130,21 @@ def blocks(counts: IntArray, experts: int) -> Iterator[tuple[int, IntArray]]:
     """
     for m in np.unique(counts).tolist():
         rows = np.flatnonzero(counts == m)
-        size = max(1, min(LENGTH // m, _FEATURES // (experts * m * m)))
+        size = max(1, min(_LENGTH // m, _FEATURES // (experts * m * m)))
         for start in range(0, len(rows), size):
             yield m, rows[start : start + size]
+
+
+def runs(sizes: IntArray) -> list[slice]:
+    """Examples in a row whose parts, put end to end, are not too long; at least one in each.
+
+    Args:
+        sizes: (n,), items or tokens of each example.
+    """
+    cuts, length = [0], 0
+    for row, size in enumerate(sizes.tolist()):
+        if length and length + size > _LENGTH:
+            cuts.append(row)
+            length = 0
+        length += size
+    return [slice(*ends) for ends in pairwise([*cuts, len(sizes)])]

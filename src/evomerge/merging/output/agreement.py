@@ -1,0 +1,175 @@
+"""Fusion of free text: the answer that the experts agree with most (minimum Bayes risk).
+
+With u_i(j) the utility of answer j to expert i, the mean of u(y_is, y_j) over the expert's own
+samples s, where u is the metric of the data set with the sample as the truth:
+
+    chosen = argmax_j sum_i beta_i S_alpha_i(u_i)(j)
+
+over the answers j that a kept expert of positive weight gave; ties go to the answer that comes
+first. S_alpha keeps the ceil(alpha J) largest utilities of the expert over the J different answers
+about an example. Nothing is written that no expert wrote. Without a positive expert nothing is
+said, and the loss is that of an empty answer. (Kumar and Byrne 2004, "Minimum Bayes-Risk Decoding
+for Statistical Machine Translation", with signed weights instead of probabilities.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evomerge.evaluation.objective import FloatArray
+from evomerge.merging.output.errors import EvidenceError, FusionMetricError
+from evomerge.merging.output.fusion import BoolArray, IntArray, checked, effective, kept
+from evomerge.merging.output.sparse import (
+    SparsePlan,
+    SparseSum,
+    blocks,
+    first_best,
+    fractions,
+    steps,
+)
+
+
+@dataclass(frozen=True)
+class Utilities:
+    """What experts said about one example, and how far they agree.
+
+    Attributes:
+        utility: (N, J) finite, u, over the J different answers; rows of experts without an answer
+            may be anything.
+        said: (N, J), which answers each expert gave.
+        losses: (J + 1,), 1 - metric of each answer against the truth, and last of an empty one;
+            None where the truth is not known.
+    """
+
+    utility: FloatArray
+    said: BoolArray
+    losses: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.utility.ndim != 2 or self.said.shape != self.utility.shape:
+            raise EvidenceError("utility", f"{self.utility.shape} and said must both be (N, J)")
+        if not np.isfinite(self.utility[self.said.any(axis=1)]).all():
+            raise EvidenceError("utility", "must be finite")
+        answers = self.utility.shape[1]
+        if self.losses is not None and self.losses.shape != (answers + 1,):
+            raise EvidenceError("losses", f"has shape {self.losses.shape}, not ({answers + 1},)")
+
+
+class AgreementFusion:
+    """See the module, and `Fusion`.
+
+    Args:
+        evidence: of each example, at least one, of one number of experts.
+        metric: what `losses` of the evidence measure.
+
+    Raises:
+        EvidenceError: examples of different numbers of experts, or none.
+    """
+
+    def __init__(self, evidence: Sequence[Utilities], metric: str) -> None:
+        if not evidence or len({len(one.said) for one in evidence}) > 1:
+            raise EvidenceError("evidence", "must be examples of one pool, at least one")
+        self.examples = len(evidence)
+        self.experts = len(evidence[0].said)
+        self._metric = metric
+        self._losses = [one.losses for one in evidence]
+        counts = np.array([one.said.shape[1] for one in evidence])
+        # Where nobody said anything there is nothing to choose from.
+        self._blocks = [
+            _Block.of([evidence[row] for row in rows], rows)
+            for answers, rows in blocks(counts, self.experts)
+            if answers
+        ]
+
+    def kept(self, alpha: FloatArray, beta: FloatArray) -> BoolArray:
+        """See `Fusion.kept`."""
+        return kept(*checked(alpha, beta, self.experts))
+
+    def weights(self) -> FloatArray:
+        """See `Fusion.weights`: 1 each."""
+        return np.ones(self.examples)
+
+    def fit(
+        self,
+        alpha: FloatArray,
+        beta: FloatArray,
+        metric: str,
+        weights: FloatArray | None = None,
+    ) -> None:
+        """See `Fusion.fit`: nothing is fitted here."""
+
+    def losses(
+        self,
+        alpha: FloatArray,
+        beta: FloatArray,
+        metric: str,
+        thresholds: FloatArray | None = None,
+    ) -> FloatArray:
+        """See `Fusion.losses`: 1 - score, by the metric that the evidence is made for."""
+        if metric != self._metric:
+            raise FusionMetricError(metric, f"these answers are measured by {self._metric}")
+        chosen = self.chosen(alpha, beta)
+        result = np.empty(chosen.shape)
+        for x, losses in enumerate(self._losses):
+            if losses is None:
+                raise EvidenceError("losses", "are not known")
+            # -1, nothing said, is the last.
+            result[:, x] = losses[chosen[:, x]]
+        return result
+
+    def chosen(self, alpha: FloatArray, beta: FloatArray) -> IntArray:
+        """Index of each candidate's answer to each example, (P, n); -1 for none."""
+        a, b = checked(alpha, beta, self.experts)
+        weights = effective(a, b)
+        result = np.full((len(a), self.examples), -1)
+        for block in self._blocks:
+            plan = block.sums.plan(a)
+            for step in steps(len(a), block.size):
+                result[step, block.rows] = block.chosen(plan, weights, step)
+        return result
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Examples with one number of answers, answers before examples: (N, J, n) put flat.
+
+    Attributes:
+        sums: of u.
+        said: (N, J * n) float32.
+    """
+
+    rows: IntArray
+    answers: int
+    sums: SparseSum
+    said: FloatArray
+
+    @classmethod
+    def of(cls, evidence: Sequence[Utilities], rows: IntArray) -> _Block:
+        said = np.array([one.said for one in evidence]).transpose(1, 2, 0)
+        answered = said.any(axis=1, keepdims=True)
+        utility = np.array([one.utility for one in evidence]).transpose(1, 2, 0)
+        known = np.where(answered, utility, 0.0)
+        order = fractions(np.abs(known).transpose(0, 2, 1)).transpose(0, 2, 1)
+        flat = (len(said), -1)
+        return cls(
+            rows=rows,
+            answers=said.shape[1],
+            sums=SparseSum(known.reshape(flat), order.reshape(flat)),
+            said=said.reshape(flat).astype(np.float32),
+        )
+
+    @property
+    def size(self) -> int:
+        return self.answers * len(self.rows)
+
+    def chosen(self, plan: SparsePlan, weights: FloatArray, step: slice) -> IntArray:
+        """Chosen answers of some candidates, (p, n)."""
+        shape = (-1, self.answers, len(self.rows))
+        beta = weights[step]
+        open_to = ((beta > 0).astype(np.float32) @ self.said > 0).reshape(shape)
+        support = np.where(open_to, plan.sums(beta, step).reshape(shape), -np.inf)
+        best: IntArray = np.where(open_to.any(axis=1), first_best(support), -1)
+        return best

@@ -1,0 +1,266 @@
+"""Fusion of extraction answers: a signed vote on every item, and a threshold that is searched.
+
+With v_i(t) the share of expert i's samples about an example that hold item t:
+
+    vote(t) = sum_i beta_i S_alpha_i(v_i)(t) / sum_i max(beta_i, 0)
+
+and the fused answer holds the items with vote(t) >= theta. Both sums go over the experts that
+answered that example, so that the vote has no scale and theta lies in (0, 1]. S_alpha keeps the
+ceil(alpha m) foremost of the expert's own m items: those with the largest shares, ties as the
+expert said them. As theta is above 0, an item that no expert of positive weight names is never
+kept, however its absence is weighted: negative weights only veto.
+
+theta is each candidate's own: the value on a grid that minimises its mean loss on the search
+examples; of equally good ones the one nearest to 1/2. Without a positive expert the answer holds
+no item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from evomerge.evaluation.objective import FloatArray
+from evomerge.merging.output.errors import EvidenceError, FusionMetricError, PopulationError
+from evomerge.merging.output.fusion import BoolArray, IntArray, checked, effective, kept
+from evomerge.merging.output.sparse import SparsePlan, SparseSum, runs, steps
+
+# Thresholds are 1/GRID, 2/GRID, ..., 1.
+GRID = 20
+# A vote this close below a threshold reaches it: sums of equal weights differ by rounding.
+_SLACK = 1e-9
+
+
+@dataclass(frozen=True)
+class ItemVotes:
+    """What experts said about one example.
+
+    Attributes:
+        shares: (N, T) in [0, 1], v, over the T items that anyone named.
+        places: (N, T) where each item stands in the expert's first answer that holds it; decides
+            between equal shares. Of any value where the share is 0.
+        answered: (N,), whether an expert answered at all, be it that there is nothing.
+        true: (T,), which items are right; None where that is not known.
+        truths: how many items are right in all, named or not.
+    """
+
+    shares: FloatArray
+    places: IntArray
+    answered: BoolArray
+    true: BoolArray | None = None
+    truths: int = 0
+
+    def __post_init__(self) -> None:
+        if self.shares.ndim != 2 or self.places.shape != self.shares.shape:
+            raise EvidenceError("shares", f"{self.shares.shape} and places must both be (N, T)")
+        if not ((self.shares >= 0) & (self.shares <= 1)).all():
+            raise EvidenceError("shares", "must lie in [0, 1]")
+        experts, items = self.shares.shape
+        if self.answered.shape != (experts,):
+            raise EvidenceError("answered", f"has shape {self.answered.shape}, not ({experts},)")
+        if self.true is not None and (self.true.shape != (items,) or self.true.sum() > self.truths):
+            raise EvidenceError("true", f"must be ({items},) with at most {self.truths} right")
+
+
+class ExtractionFusion:
+    """See the module, and `Fusion`.
+
+    Args:
+        evidence: of each example, at least one, of one number of experts.
+
+    Raises:
+        EvidenceError: examples of different numbers of experts, or none.
+    """
+
+    def __init__(self, evidence: Sequence[ItemVotes]) -> None:
+        if not evidence or len({len(one.answered) for one in evidence}) > 1:
+            raise EvidenceError("evidence", "must be examples of one pool, at least one")
+        self.examples = len(evidence)
+        self.experts = len(evidence[0].answered)
+        self._known = all(one.true is not None for one in evidence)
+        sizes = np.array([max(one.shares.shape[1], GRID + 1) for one in evidence])
+        self._blocks = [_Block.of(evidence, rows) for rows in runs(sizes)]
+
+    def kept(self, alpha: FloatArray, beta: FloatArray) -> BoolArray:
+        """See `Fusion.kept`."""
+        return kept(*checked(alpha, beta, self.experts))
+
+    def weights(self) -> FloatArray:
+        """See `Fusion.weights`: 1 each."""
+        return np.ones(self.examples)
+
+    def fit(
+        self,
+        alpha: FloatArray,
+        beta: FloatArray,
+        metric: str,
+        weights: FloatArray | None = None,
+    ) -> FloatArray:
+        """See `Fusion.fit`: theta of each candidate, (P,) in (0, 1]."""
+        w = np.ones(self.examples) if weights is None else weights
+        total = np.zeros((len(alpha), GRID))
+        for rows, step, losses in self._sweep(alpha, beta, metric):
+            total[step] += np.einsum("pxg,x->pg", losses, w[rows])
+        # Thresholds in the order in which they are preferred; means that are equal but for
+        # rounding are equal.
+        grid = np.arange(1, GRID + 1)
+        order = np.argsort(np.abs(2 * grid - GRID), kind="stable")
+        preferred = np.round(total / w.sum(), 12)[:, order].argmin(axis=1)
+        thresholds: FloatArray = grid[order][preferred] / GRID
+        return thresholds
+
+    def losses(
+        self,
+        alpha: FloatArray,
+        beta: FloatArray,
+        metric: str,
+        thresholds: FloatArray | None = None,
+    ) -> FloatArray:
+        """See `Fusion.losses`: 1 - score of item_precision, item_recall or item_f1."""
+        theta = self.fit(alpha, beta, metric) if thresholds is None else np.asarray(thresholds)
+        if theta.shape != (len(alpha),) or not ((theta > 0) & (theta <= 1)).all():
+            raise PopulationError("thresholds", f"must be ({len(alpha)},) within (0, 1]")
+        level = np.ceil(theta * GRID - _SLACK).astype(np.int64) - 1
+        result = np.empty((len(theta), self.examples))
+        for rows, step, losses in self._sweep(alpha, beta, metric):
+            chosen = level[step][:, None, None]
+            result[step, rows] = np.take_along_axis(losses, chosen, axis=2)[:, :, 0]
+        return result
+
+    def items(self, alpha: FloatArray, beta: FloatArray, threshold: float) -> list[IntArray]:
+        """Which items one candidate (N,), (N,) keeps of each example, by falling vote."""
+        a, b = checked(alpha[None], beta[None], self.experts)
+        weights = effective(a, b)
+        found: list[IntArray] = [np.empty(0, dtype=np.int64)] * self.examples
+        for block in self._blocks:
+            vote = block.votes(block.sums.plan(a), weights, slice(0, 1))[0]
+            level = np.floor(vote * GRID + _SLACK)
+            for x, row in enumerate(range(block.rows.start, block.rows.stop)):
+                own = slice(block.starts[x], block.starts[x + 1])
+                keeps = np.flatnonzero(level[own] >= threshold * GRID - _SLACK)
+                found[row] = keeps[np.argsort(-np.round(vote[own][keeps], 9), kind="stable")]
+        return found
+
+    def _sweep(
+        self, alpha: FloatArray, beta: FloatArray, metric: str
+    ) -> Iterator[tuple[slice, slice, FloatArray]]:
+        """Examples, candidates, and their losses at every threshold, (p, x, GRID)."""
+        if metric not in _LOSSES:
+            raise FusionMetricError(metric, f"items are scored by {', '.join(_LOSSES)}")
+        if not self._known:
+            raise EvidenceError("true", "is not known, so there is no loss")
+        a, b = checked(alpha, beta, self.experts)
+        weights = effective(a, b)
+        for block in self._blocks:
+            plan = block.sums.plan(a)
+            for step in steps(len(a), block.size):
+                said, right = block.counts(block.votes(plan, weights, step))
+                yield block.rows, step, _LOSSES[metric](said, right, block.truths[:, None])
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Examples one behind the other, their items end to end.
+
+    Attributes:
+        rows: which examples.
+        starts: (x + 1,), where each example's items begin, and where the last end.
+        sums: of v, (N, items).
+        answered: (N, x) float64.
+        true: (items,).
+        truths: (x,).
+    """
+
+    rows: slice
+    starts: IntArray
+    sums: SparseSum
+    answered: FloatArray
+    true: BoolArray
+    truths: IntArray
+
+    @classmethod
+    def of(cls, evidence: Sequence[ItemVotes], rows: slice) -> _Block:
+        some = evidence[rows]
+        shares = [np.where(one.answered[:, None], one.shares, 0.0) for one in some]
+        true = [
+            np.zeros(one.shares.shape[1], bool) if one.true is None else one.true for one in some
+        ]
+        order = [_fractions(v, one.places) for v, one in zip(shares, some, strict=True)]
+        return cls(
+            rows=rows,
+            starts=np.cumsum([0, *(v.shape[1] for v in shares)]),
+            sums=SparseSum(np.concatenate(shares, axis=1), np.concatenate(order, axis=1)),
+            answered=np.array([one.answered for one in some], dtype=np.float64).T,
+            true=np.concatenate(true),
+            truths=np.array([one.truths for one in some]),
+        )
+
+    @property
+    def size(self) -> int:
+        return max(len(self.true), len(self.truths) * (GRID + 1))
+
+    def votes(self, plan: SparsePlan, weights: FloatArray, step: slice) -> FloatArray:
+        """vote of some candidates on every item, (p, items)."""
+        scale = np.maximum(weights[step], 0.0) @ self.answered
+        scale[scale == 0] = np.inf
+        vote: FloatArray = plan.sums(weights[step], step)
+        vote /= np.repeat(scale, np.diff(self.starts), axis=1)
+        return vote
+
+    def counts(self, vote: FloatArray) -> tuple[IntArray, IntArray]:
+        """Items that are kept at each threshold, and right ones among them: (p, x, GRID) each."""
+        p, x = len(vote), len(self.truths)
+        level = np.maximum(np.floor(vote * GRID + _SLACK), 0).astype(np.int64)
+        example = np.repeat(np.arange(x), np.diff(self.starts))
+        cell = (np.arange(p)[:, None] * x + example) * (GRID + 1) + level
+        said, right = (
+            np.bincount(cells.ravel(), minlength=p * x * (GRID + 1)).reshape(p, x, GRID + 1)
+            for cells in (cell, cell[:, self.true])
+        )
+        return _reached(said), _reached(right)
+
+
+def _reached(counts: IntArray) -> IntArray:
+    """How many reach each level from 1 on, of how many stop at each from 0 on."""
+    reached: IntArray = counts[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
+    return reached
+
+
+def _fractions(shares: FloatArray, places: IntArray) -> FloatArray:
+    """rank / m of each expert's own items by (share, place); 1 for what is not its own."""
+    own = shares > 0
+    order = np.lexsort((places, -shares), axis=-1)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(order.shape[1])[None], axis=-1)
+    share: FloatArray = np.where(own, ranks / np.maximum(own.sum(axis=1, keepdims=True), 1), 1.0)
+    return share
+
+
+def _loss(score: FloatArray, said: IntArray, truths: IntArray) -> FloatArray:
+    """1 - score; where items are said or true only, 1, where neither, 0."""
+    none = (said == 0) & (truths == 0)
+    loss: FloatArray = np.where(none, 0.0, 1.0 - score)
+    return loss
+
+
+def _precision(said: IntArray, right: IntArray, truths: IntArray) -> FloatArray:
+    return _loss(right / np.maximum(said, 1), said, truths)
+
+
+def _recall(said: IntArray, right: IntArray, truths: IntArray) -> FloatArray:
+    return _loss(right / np.maximum(truths, 1), said, truths)
+
+
+def _f1(said: IntArray, right: IntArray, truths: IntArray) -> FloatArray:
+    return _loss(2 * right / np.maximum(said + truths, 1), said, truths)
+
+
+_Losses: TypeAlias = Callable[[IntArray, IntArray, IntArray], FloatArray]
+_LOSSES: Mapping[str, _Losses] = {
+    "item_precision": _precision,
+    "item_recall": _recall,
+    "item_f1": _f1,
+}
