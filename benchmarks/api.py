@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import multiprocessing
 import socket
 import statistics
@@ -18,14 +19,21 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
+from safetensors.numpy import save_file
 from sqlalchemy import Float, String, insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from evomerge import migrations
 from evomerge.app.db.engine import Database, epoch
@@ -36,6 +44,7 @@ from evomerge.app.db.repositories.datasets import NewDataset
 from evomerge.app.db.repositories.experts import NewExpert
 from evomerge.app.main import create_app
 from evomerge.app.settings import Settings
+from evomerge.evaluation import Example, to_jsonl
 
 SPEC: dict[str, Any] = {
     "pool": "pool",
@@ -43,6 +52,7 @@ SPEC: dict[str, Any] = {
     "method": {"name": "evo-merging", "preset": "default"},
 }
 FEW, MANY = 100, 10_000
+ROWS = 300
 
 
 class Base(DeclarativeBase):
@@ -104,8 +114,28 @@ def served(make: Callable[[Settings], FastAPI], settings: Settings) -> Iterator[
             process.join()
 
 
+def write_base(folder: Path) -> Path:
+    """All that creation looks at of a base: config, tokenizer and some bytes of weights."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 2048}))
+    words = Tokenizer(WordLevel({"row": 0, "<end>": 1}, unk_token="row"))
+    words.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>").save_pretrained(folder)
+    save_file({"weights": np.zeros((8, 8), dtype=np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+def write_rows(folder: Path) -> tuple[Path, str]:
+    """A dataset's file, and the hash of its content."""
+    data = to_jsonl([Example(f"row {n}", f"row {n}", row=n + 1) for n in range(ROWS)])
+    path = folder / "rows.jsonl"
+    path.write_bytes(data)
+    return path, sha256(data).hexdigest()
+
+
 async def fill(settings: Settings, count: int) -> None:
-    """A pool and a dataset, without their files."""
+    """A pool without its files, and a dataset."""
+    path, digest = write_rows(settings.data_dir)
     database = Database(settings.url)
     async with database.write() as session:
         rows = await experts.add(
@@ -118,8 +148,8 @@ async def fill(settings: Settings, count: int) -> None:
         await pools.add(
             session, name="pool", base="tiny", expert_ids=[row.id for row in rows], meta={}
         )
-        info = {"prompts": 300}
-        dataset = NewDataset("rows", "completion", "0" * 64, 300, "/nowhere", info, {})
+        info = {"prompts": ROWS}
+        dataset = NewDataset("rows", "completion", digest, ROWS, str(path), info, {})
         await datasets.add(session, dataset)
     await database.dispose()
 
@@ -225,7 +255,8 @@ def report(times: dict[str, float], wanted: str) -> None:
 def settings_of(folder: Path, url: str | None) -> Settings:
     """Settings of a service over an empty, migrated database."""
     folder.mkdir()
-    settings = Settings(data_dir=folder, database_url=url)
+    bases = {"tiny": write_base(folder / "base")}
+    settings = Settings(data_dir=folder, database_url=url, bases=bases)
     migrations.upgrade(settings.url)
     return settings
 

@@ -2,23 +2,28 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import func, select
-from tests.app.api.client import Api, created, error, spec
+from tests.app.api.client import Api, Json, created, error, spec
 from tests.app.api.conftest import Shelf, connected
 
 from evomerge.app.db.engine import Database
 from evomerge.app.db.models import Job
 from evomerge.app.main import create_app
-from evomerge.app.schemas.inputs import JobInputs
+from evomerge.app.schemas.inputs import DatasetInput, JobInputs
 from evomerge.app.schemas.spec import MergeJobSpec
-from evomerge.app.services import bases
+from evomerge.app.services import bases, fitting
+from evomerge.app.services.inspection import Inspection
 from evomerge.app.settings import Settings
+from evomerge.app.worker.inputs import examples_of
 from evomerge.connectors.local.headers import content_hash
+from evomerge.evaluation import Example, split
 
 
 async def row(app: FastAPI, job_id: str) -> Job:
@@ -78,6 +83,73 @@ async def test_a_base_is_hashed_once_until_its_files_change(
         assert hashed == [base, base]
         config.unlink()
         error(await own.post("/v1/merge_jobs", spec()), 503, "base_unavailable", "base")
+
+
+async def long_row(api: Api) -> None:
+    """A dataset whose fourth row does not fit into the context of 256 tokens."""
+    await api.inputs()
+    rows = [{"prompt": f"{n}" * (400 if n == 3 else 1), "completion": "x"} for n in range(6)]
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    created(await api.http.post("/v1/datasets", files={"file": ("long.jsonl", content)}))
+
+
+def over(name: str, **more: Any) -> Json:
+    """A body over another dataset."""
+    return spec(objective={"datasets": [{"dataset": name}], **more})
+
+
+async def test_a_row_above_the_context_is_refused(
+    api: Api, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await long_row(api)
+    for more in ({}, {"metric": "chrf"}, {"search_examples": 3, "held_out_examples": 3}):
+        response = await api.post("/v1/merge_jobs", over("long", **more))
+        message = error(response, 422, "row_refused", "objective.datasets")
+        assert "dataset 'long': row 4: " in message
+        assert "the context holds 256" in message
+    async with app.state.context.database.read() as session:
+        assert await session.scalar(select(func.count()).select_from(Job)) == 0
+    # Every prompt fits, but not with room for so long an answer.
+    body = over("rows", metric="chrf", max_new_tokens=256)
+    assert "row" in error(
+        await api.post("/v1/merge_jobs", body), 422, "row_refused", "objective.datasets"
+    )
+    created(await api.post("/v1/merge_jobs", over("long", context_tokens=200)))
+    # Without the library for it nobody knows; the worker refuses it.
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    context = app.state.context
+    app.state.context = replace(context, inspection=Inspection(context.bases))
+    created(await api.post("/v1/merge_jobs", over("long")))
+
+
+async def test_a_row_that_the_job_leaves_out_may_be_too_long(api: Api) -> None:
+    await long_row(api)
+    few = {"search_examples": 1, "held_out_examples": 1}
+    rows = [Example(f"{n}" * (400 if n == 3 else 1), "x", row=n + 1) for n in range(6)]
+    for seed in range(12):
+        parts = split(rows, 0.5, seed, 1, 1)
+        used = {example.row for example in (*parts.search, *parts.held_out)}
+        for _ in range(2):
+            response = await api.post("/v1/merge_jobs", {**over("long", **few), "seed": seed})
+            if 4 in used:
+                assert "row 4" in error(response, 422, "row_refused", "objective.datasets")
+            else:
+                created(response)
+
+
+async def test_rows_are_looked_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(dataset: DatasetInput) -> list[Example]:
+        read.append(dataset.name)
+        return examples_of(dataset)
+
+    monkeypatch.setattr(fitting, "examples_of", counted)
+    for seed in range(3):
+        await api.job(seed=seed)
+    assert read == ["rows"]
+    await api.job(objective={"datasets": [{"dataset": "rows"}], "end_of_text": False})
+    assert read == ["rows", "rows"]
 
 
 async def test_experts_by_id_or_name_instead_of_a_pool(api: Api) -> None:

@@ -7,6 +7,7 @@ import asyncio
 from evomerge.app.schemas.inputs import JobInputs
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.services.bases import Bases
+from evomerge.app.services.fitting import Fitting
 
 
 class UninspectedError(Exception):
@@ -18,10 +19,11 @@ class UninspectedError(Exception):
 
 
 class Inspection:
-    """What is known of bases by their files' state."""
+    """What is known of bases by their files' state, and of datasets by their content."""
 
     def __init__(self, bases: Bases) -> None:
         self._bases = bases
+        self._fitting = Fitting()
         self._looking = asyncio.Lock()
 
     def passed(self, spec: MergeJobSpec, inputs: JobInputs) -> JobInputs:
@@ -34,7 +36,9 @@ class Inspection:
         if inputs.base is None:
             return inputs
         known = self._bases.known_hash(inputs.base)
-        if known is None:
+        if known is None or not all(
+            self._fitting.known(known, spec, dataset) for dataset in inputs.datasets
+        ):
             raise UninspectedError(inputs)
         return inputs.model_copy(update={"base_hash": known})
 
@@ -42,11 +46,17 @@ class Inspection:
         """Look at everything that `passed` has to know; one request at a time.
 
         Raises:
+            InvalidRequestError: a row does not fit into the base's context; names its number.
+            ConflictError: the file of a dataset is no longer what it was.
             UnavailableError: the base cannot be read.
         """
         async with self._looking:
             await asyncio.to_thread(self._look, spec, inputs)
 
     def _look(self, spec: MergeJobSpec, inputs: JobInputs) -> None:
-        if inputs.base is not None:
-            self._bases.read_hash(inputs.base)
+        if inputs.base is None:
+            return
+        base_hash = self._bases.read_hash(inputs.base)
+        for dataset in inputs.datasets:
+            if not self._fitting.known(base_hash, spec, dataset):
+                self._fitting.check(self._bases.folder(inputs.base), base_hash, spec, dataset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +13,23 @@ from evomerge.app.schemas.spec import Metric, Objective
 from evomerge.evaluation import Example
 
 if TYPE_CHECKING:
-    from evomerge.connectors.local.rows import RowEncoder
+    from transformers import PreTrainedTokenizerBase
 
 # Tokens run for one example under one metric.
 Counter = Callable[[Example, Metric], int]
 
 _BYTES_A_TOKEN = 4
-_GENERATED = frozenset(
+GENERATED = frozenset(
     {"exact_match", "token_f1", "item_precision", "item_recall", "item_f1", "rouge_l", "chrf"}
 )
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A base's tokenizer, and how many tokens its context holds."""
+
+    tokenizer: PreTrainedTokenizerBase
+    limit: int
 
 
 def total(examples: Sequence[Example], metrics: Sequence[Metric], count: Counter) -> int:
@@ -33,7 +42,7 @@ def guessed(objective: Objective) -> Counter:
 
     def count(example: Example, metric: Metric) -> int:
         asked = len(example.prompt.encode())
-        if metric in _GENERATED:
+        if metric in GENERATED:
             return asked // _BYTES_A_TOKEN + objective.max_new_tokens
         answers = example.choices if metric == "choice_accuracy" else (example.completion,)
         return sum((asked + len(answer.encode())) // _BYTES_A_TOKEN + 1 for answer in answers)
@@ -41,18 +50,14 @@ def guessed(objective: Objective) -> Counter:
     return count
 
 
-def counted(folder: Path, objective: Objective) -> Counter | None:
-    """Exact counts by the base's own tokenizer; None where the library for it is missing.
-
-    The counter raises InvalidRequestError for a row that does not fit into the context.
+def vocabulary(folder: Path) -> Vocabulary | None:
+    """A base's tokenizer and context; None where the library for it is missing.
 
     Raises:
         UnavailableError: the base's folder holds no usable tokenizer.
     """
     try:
         from transformers import AutoTokenizer
-
-        from evomerge.connectors.local.rows import RowEncoder
     except ModuleNotFoundError:
         return None
     try:
@@ -64,28 +69,46 @@ def counted(folder: Path, objective: Objective) -> Counter | None:
         raise UnavailableError(
             "the base's tokenizer cannot be read", param="base", code="base_unavailable"
         ) from error
+    return Vocabulary(tokenizer, limit)
+
+
+def counter(words: Vocabulary, objective: Objective, what: str = "objective.datasets") -> Counter:
+    """Exact counts by the base's own tokenizer.
+
+    The counter raises InvalidRequestError for a row of `what` that does not fit into the context,
+    or that leaves nothing to score.
+    """
+    from evomerge.connectors.local.errors import ContextOverflowError, EmptyAnswerError
+    from evomerge.connectors.local.rows import RowEncoder
+
     encoder = RowEncoder(
-        tokenizer,
-        limit,
+        words.tokenizer,
+        words.limit,
         context_tokens=objective.context_tokens,
         answer_prefix=objective.answer_prefix,
         end_of_text=objective.end_of_text,
     )
-    return _counter(encoder, objective.max_new_tokens)
-
-
-def _counter(encoder: RowEncoder, new_tokens: int) -> Counter:
-    from evomerge.connectors.local.errors import ContextOverflowError, EmptyAnswerError
+    new_tokens = objective.max_new_tokens
 
     def count(example: Example, metric: Metric) -> int:
         try:
-            if metric in _GENERATED:
+            if metric in GENERATED:
                 return len(encoder.asked(example, new_tokens)) + new_tokens
             answers = example.choices if metric == "choice_accuracy" else (None,)
             return sum(len(encoder.scored(example, answer).tokens) for answer in answers)
         except (ContextOverflowError, EmptyAnswerError) as error:
             raise InvalidRequestError(
-                f"objective.datasets: {error}", param="objective.datasets", code="row_refused"
+                f"{what}: {error}", param="objective.datasets", code="row_refused"
             ) from error
 
     return count
+
+
+def counted(folder: Path, objective: Objective) -> Counter | None:
+    """The counter of the base in `folder`; None where the library for it is missing.
+
+    Raises:
+        UnavailableError: as `vocabulary`.
+    """
+    words = vocabulary(folder)
+    return None if words is None else counter(words, objective)

@@ -38,7 +38,7 @@ def read_data(spec: MergeJobSpec, datasets: Sequence[DatasetInput]) -> Data:
     objective = spec.objective
     splits = [
         split(
-            _examples(dataset),
+            examples_of(dataset),
             objective.held_out,
             spec.seed,
             objective.search_examples,
@@ -58,7 +58,12 @@ def metrics(spec: MergeJobSpec) -> list[Metric]:
     return list(dict.fromkeys([spec.objective.metric, *spec.objective.report]))
 
 
-def _examples(dataset: DatasetInput) -> list[Example]:
+def examples_of(dataset: DatasetInput) -> list[Example]:
+    """Every row of a dataset.
+
+    Raises:
+        InputChangedError: the file is gone or its content is not what the job was created with.
+    """
     what = f"the file of dataset {dataset.name!r}"
     try:
         data = dataset.path.read_bytes()
