@@ -36,6 +36,6 @@ def _limits(setting: EndpointLimitsSetting) -> EndpointLimits:
         requests_per_minute=setting.requests_per_minute,
         tokens_per_minute=setting.tokens_per_minute,
         attempts=setting.attempts,
-        read=setting.read_seconds,
-        whole=setting.deadline_seconds,
+        read_seconds=setting.read_seconds,
+        deadline_seconds=setting.deadline_seconds,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +12,7 @@ from evomerge.connectors.errors import QuestionRefusedError
 from evomerge.connectors.expert import Capabilities
 from evomerge.connectors.http_errors import BadAnswerError
 from evomerge.connectors.openai_answer import Asked
-from evomerge.connectors.parameters import Habits, adapting
+from evomerge.connectors.parameters import adapting
 from evomerge.connectors.question import Answer, Completion, Finish, Message, Question
 from evomerge.connectors.shapes import count, cut, mapping
 
@@ -32,7 +32,6 @@ class AnthropicConnector:
     """Asks Claude."""
 
     caller: Caller
-    habits: Habits = field(default_factory=Habits)
 
     async def ask(
         self,
@@ -64,7 +63,7 @@ class AnthropicConnector:
             )
 
         answers = [
-            await adapting(call, fields, capabilities, self.habits, send)
+            await adapting(call, fields, capabilities, self.caller.habits, send)
             for _ in range(question.samples)
         ]
         return Answer(

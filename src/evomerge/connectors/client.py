@@ -18,6 +18,7 @@ from evomerge.connectors.errors import (
     QuestionRefusedError,
     UnusableAnswerError,
 )
+from evomerge.connectors.habits import Habits
 from evomerge.connectors.hosts import Hosts, Origin, best_match
 from evomerge.connectors.http import (
     BadAnswerError,
@@ -97,6 +98,7 @@ class Caller:
         limits: by host pattern; the closest fits.
         retries: how to wait between attempts.
         transport: what carries the requests; the network by default.
+        habits: which parameters each model was seen to refuse.
     """
 
     hosts: Hosts
@@ -104,6 +106,7 @@ class Caller:
     limits: Mapping[str, EndpointLimits] = field(default_factory=dict)
     retries: Retries = field(default_factory=Retries)
     transport: Transport | None = None
+    habits: Habits = field(default_factory=Habits)
     _ways: dict[str, Way] = field(default_factory=dict)
 
     async def close(self) -> None:

@@ -7,14 +7,14 @@ they differ, what the probe found decides (`Capabilities`), and docs/connectors.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evomerge.connectors.client import Call, Caller, Hook
 from evomerge.connectors.errors import QuestionRefusedError
 from evomerge.connectors.expert import Capabilities
 from evomerge.connectors.openai_answer import Asked, read_answer
-from evomerge.connectors.parameters import Habits, adapting
+from evomerge.connectors.parameters import adapting
 from evomerge.connectors.question import Answer, Question
 
 UNPROBED = Capabilities()
@@ -25,7 +25,6 @@ class OpenAIConnector:
     """Asks OpenAI-compatible servers."""
 
     caller: Caller
-    habits: Habits = field(default_factory=Habits)
 
     async def ask(
         self,
@@ -62,7 +61,7 @@ class OpenAIConnector:
                 call, path, fields, read=lambda said: read_answer(asked, said), tokens=tokens
             )
 
-        return await adapting(call, whole, capabilities, self.habits, send)
+        return await adapting(call, whole, capabilities, self.caller.habits, send)
 
 
 def parts(question: Question, capabilities: Capabilities) -> list[Question]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from evomerge.connectors.client import Call
 from evomerge.connectors.errors import QuestionRefusedError
 from evomerge.connectors.expert import Capabilities
-from evomerge.connectors.question import Answer, Endpoint
+from evomerge.connectors.habits import Habits
+from evomerge.connectors.question import Answer
 
 # Without these an answer is drawn otherwise, yet still answers the question. The rest (n, echo,
 # logprobs) are the question: without them it is refused.
@@ -48,23 +48,6 @@ def refused_parameter(error: QuestionRefusedError, body: Mapping[str, Any]) -> s
         if found is not None and found["name"] in body:
             return found["name"]
     return None
-
-
-@dataclass
-class Habits:
-    """What each model was seen to refuse, for the life of the process."""
-
-    _refused: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
-
-    def refused(self, endpoint: Endpoint, capabilities: Capabilities | None = None) -> set[str]:
-        """Parameters never to be sent to this model."""
-        known = self._refused.get((endpoint.base_url, endpoint.model), frozenset())
-        return {*known, *(capabilities.unsupported if capabilities is not None else ())}
-
-    def learn(self, endpoint: Endpoint, parameter: str) -> None:
-        """Never send it again."""
-        where = (endpoint.base_url, endpoint.model)
-        self._refused[where] = self._refused.get(where, frozenset()) | {parameter}
 
 
 def without(body: Mapping[str, Any], refused: set[str]) -> dict[str, Any]:
