@@ -1,0 +1,208 @@
+"""Many requests through one base at once: continuous batching with a key-value cache.
+
+One thread owns the model. Requests of any adapter join the batch as soon as there is room, and
+leave it when they end; between two tokens of those under way at most one batch of new prompts is
+read, so that nobody waits for long.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from evomerge.connectors.local.base_model import BaseModel
+from evomerge.connectors.local.engine_batch import Batch, prefill
+from evomerge.connectors.local.engine_continuation import Continuation
+from evomerge.connectors.local.engine_layers import EngineAdapter, Route, segments
+from evomerge.connectors.local.engine_text import Speller
+from evomerge.connectors.local.engine_values import (
+    Ask,
+    EngineBusyError,
+    EngineFailedError,
+    PromptTooLongError,
+    Tell,
+    Ticket,
+    UnknownTokenError,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Continues prompts over one base, which nothing else may use meanwhile.
+
+    Args:
+        base: the loaded base model.
+        batch_tokens: padded tokens of one forward over prompts at most (a longer one runs alone).
+        rows: answers under way at once at most.
+        waiting: requests that may wait at most.
+    """
+
+    def __init__(
+        self, base: BaseModel, *, batch_tokens: int = 4096, rows: int = 16, waiting: int = 256
+    ) -> None:
+        self.base = base
+        self._batch_tokens = batch_tokens
+        self._rows = rows
+        self._limit = waiting
+        self._ends = frozenset(base.end_tokens)
+        self._vocabulary = int(base.projection.out_features)
+        self._speller = Speller(base.tokenizer)
+        self._route = Route()
+        self._waiting: deque[Continuation] = deque()
+        self._under_way: list[Continuation] = []  # being read
+        self._running: list[Continuation] = []
+        self._batch: Batch | None = None
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def start(
+        self, asks: Sequence[Ask], adapter: EngineAdapter | None, tells: Sequence[Tell]
+    ) -> list[Ticket]:
+        """Queue requests, all or none; each `tell` is called from the engine's thread.
+
+        It is told of a `Scored`, of any number of `Piece`, and at the end of an `Ended`; or of a
+        `Failed` at any point. Safe to call from any thread.
+
+        Raises:
+            PromptTooLongError, UnknownTokenError: one cannot be answered.
+            EngineBusyError: they would wait behind too many others.
+            EngineFailedError: the engine is closed.
+        """
+        for ask in asks:
+            self._check(ask)
+        new = [
+            Continuation(ask, adapter, tell, self._speller)
+            for ask, tell in zip(asks, tells, strict=True)
+        ]
+        with self._wake:
+            if self._closed:
+                raise EngineFailedError("the engine is closed")
+            # A single request with many prompts may always come in where nobody waits.
+            if self._waiting and len(self._waiting) + len(new) > self._limit:
+                raise EngineBusyError(len(self._waiting))
+            self._waiting += new
+            self._wake.notify()
+        return [each.ticket for each in new]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of tokens, special ones left out."""
+        return self._speller.decode(tokens)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests: it was closed, or its thread has died."""
+        return self._closed
+
+    def close(self) -> None:
+        """End the thread; whatever is under way fails."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _check(self, ask: Ask) -> None:
+        if len(ask.prompt) + ask.draw.max_tokens > self.base.context_tokens:
+            raise PromptTooLongError(len(ask.prompt), ask.draw.max_tokens, self.base.context_tokens)
+        for token in ask.prompt:
+            if not 0 <= token < self._vocabulary:
+                raise UnknownTokenError(token, self._vocabulary)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._wake:
+                    self._wake.wait_for(lambda: self._closed or bool(self._waiting))
+                    if self._closed:
+                        return
+                with self.base.running(), self._route.installed(self.base):
+                    self._work()
+        finally:
+            with self._wake:
+                self._closed = True
+            self._give_up("the engine was closed")
+
+    def _work(self) -> None:
+        """Until nothing is left to do."""
+        while (self._waiting or self._running) and not self._closed:
+            try:
+                self._leave()
+                self._admit()
+                self._step()
+            except RuntimeError as error:  # torch's: out of memory, above all
+                logger.exception("a forward failed")
+                self._give_up(f"a forward failed: {error}")
+
+    def _leave(self) -> None:
+        """Let go of rows that have ended or that nobody waits for."""
+        kept = [n for n, each in enumerate(self._running) if not (each.ended or each.dropped)]
+        if len(kept) < len(self._running):
+            self._running = [self._running[n] for n in kept]
+            self._batch = self._batch.select(kept) if kept and self._batch else None
+
+    def _admit(self) -> None:
+        """Read the prompts of the next requests, as many as fit."""
+        new = self._next()
+        if not new:
+            return
+        new.sort(key=lambda each: each.key)
+        self._route.segments = segments([each.adapter for each in new])
+        keep = any(each.ask.draw.max_tokens > 1 for each in new)
+        self._under_way = new
+        states, batch = prefill(self.base, [each.ask.prompt for each in new], keep=keep)
+        logits = self.base.logits(states[:, -1])
+        for row, each in enumerate(new):
+            each.read(self.base, states[row, states.shape[1] - len(each.ask.prompt) :])
+            if not each.ended:
+                each.grow(logits[row], self._ends)
+        self._under_way = []
+        on = [row for row, each in enumerate(new) if not each.ended]
+        if batch is not None and on:
+            self._join([new[row] for row in on], batch.select(on))
+
+    def _join(self, new: list[Continuation], batch: Batch) -> None:
+        rows = [*self._running, *new]
+        order = sorted(range(len(rows)), key=lambda row: rows[row].key)
+        whole = batch if self._batch is None else self._batch.joined(batch)
+        self._running = [rows[row] for row in order]
+        self._batch = whole.select(order)
+
+    def _next(self) -> list[Continuation]:
+        """The requests to read now, in the order they came."""
+        new: list[Continuation] = []
+        longest = 0
+        with self._wake:
+            while self._waiting and len(self._running) + len(new) < self._rows:
+                first = self._waiting[0]
+                longest = max(longest, len(first.ask.prompt))
+                if new and longest * (len(new) + 1) > self._batch_tokens:
+                    break
+                self._waiting.popleft()
+                if not first.dropped:
+                    new.append(first)
+        return new
+
+    def _step(self) -> None:
+        """One more token of every row."""
+        if self._batch is None:
+            return
+        self._route.segments = segments([each.adapter for each in self._running])
+        states = self._batch.step(self.base, [each.last for each in self._running])
+        for each, logits in zip(self._running, self.base.logits(states), strict=True):
+            each.grow(logits, self._ends)
+
+    def _give_up(self, reason: str) -> None:
+        """Fail everything under way, and once closed everything that waits too."""
+        with self._wake:
+            lost = [*self._under_way, *self._running]
+            if self._closed:
+                lost += self._waiting
+                self._waiting.clear()
+        self._under_way, self._running, self._batch = [], [], None
+        for each in lost:
+            if not each.ended:
+                each.fail(EngineFailedError(reason))

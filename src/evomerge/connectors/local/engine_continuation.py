@@ -1,0 +1,152 @@
+"""One request while the engine works on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from evomerge.connectors.local.base_model import BaseModel
+from evomerge.connectors.local.engine_layers import EngineAdapter
+from evomerge.connectors.local.engine_sampling import Chooser, Likely, likelihoods
+from evomerge.connectors.local.engine_text import Answer, Speller
+from evomerge.connectors.local.engine_values import (
+    Ask,
+    Ended,
+    EngineError,
+    EngineFailedError,
+    Failed,
+    Finish,
+    Piece,
+    Scored,
+    Tell,
+    Ticket,
+    TokenScore,
+)
+
+# Logits of one chunk of prompt positions at most, in bytes.
+_LOGITS_BYTES = 64 * 2**20
+
+
+class Continuation:
+    """A prompt and what follows it.
+
+    Attributes:
+        ask, adapter, ticket: as the engine was given them.
+        last: the newest token, which the model has not read yet.
+        ended: whether nothing more is to be generated or told.
+    """
+
+    def __init__(
+        self, ask: Ask, adapter: EngineAdapter | None, tell: Tell, speller: Speller
+    ) -> None:
+        self.ask = ask
+        self.adapter = adapter
+        self.ticket = Ticket()
+        self.last = 0
+        self.ended = False
+        self._tell = tell
+        self._speller = speller
+        self._choose = Chooser(ask.draw)
+        self._answer = Answer(speller, ask.prompt, ask.draw.stop)
+        self._count = 0
+
+    @property
+    def key(self) -> str:
+        """Rows are sorted by it."""
+        return "" if self.adapter is None else self.adapter.key
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of prompt and answer at most."""
+        return len(self.ask.prompt) + self.ask.draw.max_tokens
+
+    @property
+    def dropped(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.ticket.cancelled
+
+    def read(self, base: BaseModel, states: Tensor) -> None:
+        """The prompt went through the model: last hidden states (prompt, d)."""
+        tokens: tuple[TokenScore, ...] = ()
+        if self.ask.echo and self.ask.alternatives is not None:
+            tokens = self._prompt_scores(base, states, self.ask.alternatives)
+        self._tell(Scored(tokens))
+        if self.ask.draw.max_tokens == 0:
+            self._end("length", None)
+
+    def grow(self, logits: Tensor, ends: frozenset[int]) -> None:
+        """One more token, of logits (vocabulary,)."""
+        if bool(logits.isnan().any()):
+            self.fail(EngineFailedError("the model gave NaN: its weights are broken"))
+            return
+        token = self.last = self._choose(logits)
+        self._count += 1
+        score = None
+        if self.ask.alternatives is not None:
+            own = torch.tensor([token], device=logits.device)
+            score = self._score(token, likelihoods(logits[None], own, self.ask.alternatives)[0])
+        if token in ends:
+            self._end("stop", score)
+            return
+        piece = self._answer.add(token, score)
+        if piece is not None:
+            self._tell(piece)
+        if self._answer.stopped:
+            self._end("stop", None)
+        elif self._count == self.ask.draw.max_tokens:
+            self._end("length", None)
+
+    def fail(self, error: EngineError) -> None:
+        """Nothing more comes of it."""
+        self.ended = True
+        self._tell(Failed(error))
+
+    def _end(self, finish: Finish, score: TokenScore | None) -> None:
+        self.ended = True
+        piece: Piece | None = self._answer.end(score)
+        if piece is not None:
+            self._tell(piece)
+        # The very last characters may have completed a stop.
+        self._tell(Ended("stop" if self._answer.stopped else finish, self._count))
+
+    def _prompt_scores(
+        self, base: BaseModel, states: Tensor, alternatives: int
+    ) -> tuple[TokenScore, ...]:
+        """The first token has nothing before it; the state at a position predicts the next."""
+        prompt = self.ask.prompt
+        scores = [TokenScore(self._speller.token(prompt[0]), None)]
+        size = max(1, _LOGITS_BYTES // (4 * base.projection.out_features))
+        targets = torch.tensor(prompt[1:], dtype=torch.int64)
+        parts = zip(torch.split(states[:-1], size), torch.split(targets, size), strict=True)
+        likely = [
+            each
+            for some, wanted in parts
+            if len(wanted)
+            for each in likelihoods(base.logits(some), wanted, alternatives)
+        ]
+        scores += map(self._score, prompt[1:], likely)
+        return _placed(scores)
+
+    def _score(self, token: int, likely: Likely) -> TokenScore:
+        spelt = self._speller.token
+        others = tuple((spelt(other), value) for other, value in likely.alternatives)
+        return TokenScore(spelt(token), likely.logprob, others)
+
+
+def _placed(scores: Sequence[TokenScore]) -> tuple[TokenScore, ...]:
+    """The scores with their offsets; parts of a character count with its last part."""
+    placed = []
+    data = b""
+    offset = 0
+    for score in scores:
+        placed.append(replace(score, offset=offset))
+        data += score.token.data
+        try:
+            offset += len(data.decode())
+        except UnicodeDecodeError:
+            continue
+        data = b""
+    return tuple(placed)
