@@ -13,7 +13,7 @@ from evomerge.connectors.expert import Capabilities
 from evomerge.connectors.http_errors import BadAnswerError
 from evomerge.connectors.openai_answer import Asked
 from evomerge.connectors.parameters import adapting
-from evomerge.connectors.question import Answer, Completion, Finish, Message, Question
+from evomerge.connectors.question import Answer, Completion, Endpoint, Finish, Message, Question
 from evomerge.connectors.shapes import count, cut, mapping
 
 VERSION = {"anthropic-version": "2023-06-01"}
@@ -32,6 +32,10 @@ class AnthropicConnector:
     """Asks Claude."""
 
     caller: Caller
+
+    def refused(self, endpoint: Endpoint) -> set[str]:
+        """Parameters that this model was seen to refuse."""
+        return self.caller.habits.refused(endpoint)
 
     async def ask(
         self,

@@ -15,7 +15,7 @@ from evomerge.connectors.errors import QuestionRefusedError
 from evomerge.connectors.expert import Capabilities
 from evomerge.connectors.openai_answer import Asked, read_answer
 from evomerge.connectors.parameters import adapting
-from evomerge.connectors.question import Answer, Question
+from evomerge.connectors.question import Answer, Endpoint, Question
 
 UNPROBED = Capabilities()
 
@@ -25,6 +25,10 @@ class OpenAIConnector:
     """Asks OpenAI-compatible servers."""
 
     caller: Caller
+
+    def refused(self, endpoint: Endpoint) -> set[str]:
+        """Parameters that this model was seen to refuse."""
+        return self.caller.habits.refused(endpoint)
 
     async def ask(
         self,

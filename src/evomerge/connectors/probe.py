@@ -15,7 +15,6 @@ from evomerge.connectors.errors import (
     UnusableAnswerError,
 )
 from evomerge.connectors.expert import Capabilities
-from evomerge.connectors.habits import Habits
 from evomerge.connectors.question import (
     Answer,
     Completion,
@@ -45,6 +44,10 @@ ZERO_SECONDS = 15.0
 class Asking(Protocol):
     """What a probe needs of a connector (`ProbedConnector`)."""
 
+    def refused(self, endpoint: Endpoint) -> set[str]:
+        """See `ProbedConnector.refused`."""
+        ...
+
     async def ask(
         self, question: Question, capabilities: Capabilities, on_attempt: Hook | None
     ) -> Answer:
@@ -58,7 +61,6 @@ async def probe(
     interface: Interface | None,
     sampling: Sampling,
     clock: Callable[[], float],
-    habits: Habits | None = None,
 ) -> Capabilities:
     """What this endpoint can do.
 
@@ -69,7 +71,6 @@ async def probe(
         interface: how to ask; None takes chat, and completions where there is no chat.
         sampling: as the expert will be asked; tells which parameters are refused.
         clock: seconds since the epoch, for `checked_at`.
-        habits: where the connector keeps which parameters were refused.
 
     Raises:
         AskError: it cannot be reached, or does not generate.
@@ -83,7 +84,7 @@ async def probe(
         found = await one.try_zero_tokens(found, greedy, echoed)
         found = await one.try_batch(found, greedy)
     found = await one.try_samples(found)
-    refused = habits.refused(endpoint) if habits is not None else set()
+    refused = connector.refused(endpoint)
     return replace(
         found,
         token_limit="max_completion_tokens" if "max_tokens" in refused else "max_tokens",

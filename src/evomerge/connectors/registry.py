@@ -14,12 +14,16 @@ from evomerge.connectors.hosts import HostPolicy, Hosts, Resolver, look_up
 from evomerge.connectors.http import Transport
 from evomerge.connectors.limits import EndpointLimits
 from evomerge.connectors.openai import UNPROBED, OpenAIConnector
-from evomerge.connectors.question import Answer, Provider, Question
+from evomerge.connectors.question import Answer, Endpoint, Provider, Question
 from evomerge.connectors.retries import Retries
 
 
 class ProbedConnector(Protocol):
     """A connector that knows how to use what a probe found."""
+
+    def refused(self, endpoint: Endpoint) -> set[str]:
+        """Parameters that this model was seen to refuse, for the probe."""
+        ...
 
     async def ask(
         self,
