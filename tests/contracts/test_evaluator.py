@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import pytest
-from tests.support.evaluators import SUBJECTS, Subject
+from tests.support.evaluators import SUBJECTS, Fresh, Subject
 
 
 @pytest.fixture(scope="module", params=sorted(SUBJECTS))
-def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    return SUBJECTS[request.param](tmp_path_factory.mktemp(request.param))
+def fresh(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fresh]:
+    with SUBJECTS[request.param](tmp_path_factory.mktemp(request.param)) as made:
+        yield made
+
+
+@pytest.fixture
+async def subject(fresh: Fresh) -> AsyncIterator[Subject]:
+    async with fresh() as made:
+        yield made
 
 
 async def test_losses_and_weights_have_the_shapes_promised(subject: Subject) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tests.support.remote import REMOTE, calling
 from tests.support.tiny import make_adapter, make_base
 
 from evomerge.connectors.base import Evaluator
 from evomerge.connectors.local.base_model import load_base
 from evomerge.connectors.local.evaluator import LocalEvaluator
+from evomerge.connectors.remote import RemoteEvaluator
 from evomerge.evaluation.example import Example
 from evomerge.merging.lora.pool import stack_folders
 from evomerge.merging.lora.space import LoraSpace
@@ -22,6 +30,7 @@ EXAMPLES = (
     Example("a", "b", choices=("b", "cde"), row=2),
     Example("The capital of the largest country of Europe is", "M", choices=("M", "P"), row=3),
 )
+POPULATION = (base(2), one_hot(0, 2), uniform(2), one_hot(1, 2), one_hot(0, 2))
 # Two and a half times what one candidate needs for the examples.
 BATCH_TOKENS = {"cross_entropy": 185, "choice_accuracy": 375, "token_f1": 170}
 
@@ -35,7 +44,12 @@ class Subject:
     examples: tuple[Example, ...] = EXAMPLES
 
 
-def local(metric: str, folder: Path) -> Subject:
+# A subject for one event loop; what is heavy about it is made once, around all of them.
+Fresh = Callable[[], AbstractAsyncContextManager[Subject]]
+
+
+@contextmanager
+def local(metric: str, folder: Path) -> Iterator[Fresh]:
     """Two candidates fit beside each other, so that a population of five is cut."""
     weights = make_base(folder / "base")
     pool = stack_folders([make_adapter(folder / f"e{n}", weights, seed=n) for n in range(2)])
@@ -47,10 +61,33 @@ def local(metric: str, folder: Path) -> Subject:
         batch_tokens=BATCH_TOKENS[metric],
         max_new_tokens=3,
     )
-    population = (base(2), one_hot(0, 2), uniform(2), one_hot(1, 2), one_hot(0, 2))
-    return Subject(evaluator, population)
+
+    @asynccontextmanager
+    async def fresh() -> AsyncIterator[Subject]:
+        yield Subject(evaluator, POPULATION)
+
+    yield fresh
 
 
-SUBJECTS: Mapping[str, Callable[[Path], Subject]] = {
-    f"local-{metric}": partial(local, metric) for metric in BATCH_TOKENS
+@contextmanager
+def remote(provider: str, metric: str, folder: Path) -> Iterator[Fresh]:
+    """A fake server of the provider, which really computes."""
+    with REMOTE[provider](folder) as ground:
+
+        @asynccontextmanager
+        async def fresh() -> AsyncIterator[Subject]:
+            async with calling() as caller:
+                evaluator = RemoteEvaluator(ground.merger(caller), metric)
+                yield Subject(evaluator, POPULATION, ground.examples)
+
+        yield fresh
+
+
+SUBJECTS: Mapping[str, Callable[[Path], AbstractContextManager[Fresh]]] = {
+    **{f"local-{metric}": partial(local, metric) for metric in BATCH_TOKENS},
+    **{
+        f"{provider}-{metric}": partial(remote, provider, metric)
+        for provider in REMOTE
+        for metric in ("cross_entropy", "choice_accuracy")
+    },
 }
