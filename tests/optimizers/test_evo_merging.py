@@ -217,3 +217,26 @@ class TestConvergence:
         run(optimizer, lambda c: float(((c.beta - target) ** 2).sum()))
         assert optimizer.best is not None
         assert np.allclose(optimizer.best.candidate.beta, target, atol=0.05)
+
+
+class TestWarmStarts:
+    STARTS = (np.array([0.4, 0.3, 0.0, 0.0]), np.array([0.25, 0.25, 0.25, 0.25]))
+
+    def search(self) -> Cma:
+        scaling = ScalingParameters(evaluations=40, sigma=1e-6, start="best_expert")
+        return Cma(4, scaling, seed=1, groups=2, population=8, probe=True, starts=self.STARTS)
+
+    def test_they_are_scored_behind_the_probe_in_every_group(self) -> None:
+        optimizer = self.search()
+        told = run(optimizer, quadratic(np.array([0.4, 0.3, 0.0, 0.0])))
+        assert optimizer.stages == ("probe", "warm_start", "scaling")
+        assert [stage for stage, _ in told.stages[:2]] == ["probe", "warm_start"]
+        for start, candidate in zip(self.STARTS, told.populations[1], strict=True):
+            assert np.array_equal(candidate.beta, np.stack([start, start]))
+            assert (candidate.alpha == 1).all()
+
+    @pytest.mark.parametrize("best", [np.array([0.4, 0.3, 0.0, 0.0]), np.array([0.0, 0.0, 1, 0])])
+    def test_the_search_begins_at_the_best_of_them_and_the_probe(self, best: np.ndarray) -> None:
+        told = run(self.search(), quadratic(best))
+        for candidate in told.populations[2]:
+            assert np.allclose(candidate.beta, best, atol=1e-4)

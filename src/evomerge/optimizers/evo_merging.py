@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from evomerge.optimizers.candidate import Candidate, FloatArray, one_hot, uniform
+from evomerge.optimizers.candidate import Candidate, FloatArray, uniform
 from evomerge.optimizers.cma_stage import CmaParameters, CmaStage
 from evomerge.optimizers.parameters import (
     DenoisingParameters,
@@ -17,7 +17,7 @@ from evomerge.optimizers.parameters import (
     check_pool,
     check_seed,
 )
-from evomerge.optimizers.probe import PROBE, probe_plan
+from evomerge.optimizers.probe import PROBE, WARM_START, probe_plan, warm_plan
 from evomerge.optimizers.staged import Bests, RunningStage, StagedSearch, StagePlan
 
 DENOISING: Final = "denoising"
@@ -36,6 +36,8 @@ class EvoMerging(StagedSearch):
         parameters: stages, budgets and so on.
         seed: any integer in [0, 2^32).
         groups: layer groups G, each with N weights of its own.
+        starts: weights, (N,) each, that are scored after the probe; `start: best_expert` begins
+            at the best of them and the probe.
 
     Raises:
         InvalidParameterError: an argument is outside its range, or the budget of a stage is
@@ -49,6 +51,7 @@ class EvoMerging(StagedSearch):
         *,
         seed: int,
         groups: int = 1,
+        starts: Sequence[FloatArray] = (),
     ) -> None:
         check_pool(experts, groups)
         check_seed(seed)
@@ -57,6 +60,8 @@ class EvoMerging(StagedSearch):
         plans = []
         if parameters.probe:
             plans.append(probe_plan(experts, groups, competes=parameters.probe_competes))
+            if starts:
+                plans.append(warm_plan(starts, groups, competes=parameters.probe_competes))
         for number, stage in enumerate(parameters.stages):
             random = _random(seed, number)
             if stage == DENOISING:
@@ -84,6 +89,7 @@ class Cma(EvoMerging):
         diagonal_above: int = 200,
         probe: bool = False,
         probe_competes: bool = True,
+        starts: Sequence[FloatArray] = (),
     ) -> None:
         parameters = EvoMergingParameters(
             stages=(SCALING,),
@@ -94,7 +100,7 @@ class Cma(EvoMerging):
             probe=probe,
             probe_competes=probe_competes,
         )
-        super().__init__(experts, parameters, seed=seed, groups=groups)
+        super().__init__(experts, parameters, seed=seed, groups=groups, starts=starts)
 
 
 @dataclass(frozen=True)
@@ -128,8 +134,9 @@ class _Pool:
     def _start(self, bests: Bests) -> FloatArray:
         if self.scaling.start == "zeros":
             return np.zeros(self.shape)
-        if self.scaling.start == "best_expert" and PROBE in bests:
-            return one_hot(bests[PROBE].index, self.experts, self.groups).beta
+        known = [bests[stage] for stage in (PROBE, WARM_START) if stage in bests]
+        if self.scaling.start == "best_expert" and known:
+            return min(known, key=lambda best: best.loss).candidate.beta
         # Also where every probe broke: then nobody knows a best expert.
         return uniform(self.experts, self.groups).beta
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from evomerge.app.schemas.spec import (
     CmaMethod,
     DenoisingStage,
@@ -14,14 +16,20 @@ from evomerge.optimizers import (
     DenoisingParameters,
     EvoMerging,
     EvoMergingParameters,
+    FloatArray,
     Optimizer,
     RandomSearch,
     ScalingParameters,
 )
 
 
-def build_optimizer(spec: MergeJobSpec, experts: int) -> Optimizer:
+def build_optimizer(
+    spec: MergeJobSpec, experts: int, starts: Sequence[FloatArray] = ()
+) -> Optimizer:
     """A fresh search over `experts` experts; it always scores each expert alone first.
+
+    Args:
+        starts: further weights, (experts,) each, that an evolutionary search looks at first.
 
     Raises:
         InvalidParameterError: a stage's evaluations are fewer than one population.
@@ -38,7 +46,9 @@ def build_optimizer(spec: MergeJobSpec, experts: int) -> Optimizer:
             probe=True,
             probe_competes=method.probe_competes,
         )
-        return EvoMerging(experts, parameters, seed=spec.seed, groups=spec.layer_groups)
+        return EvoMerging(
+            experts, parameters, seed=spec.seed, groups=spec.layer_groups, starts=starts
+        )
     if isinstance(method, CmaMethod):
         return Cma(
             experts,
@@ -49,6 +59,7 @@ def build_optimizer(spec: MergeJobSpec, experts: int) -> Optimizer:
             patience=method.patience,
             diagonal_above=method.diagonal_above,
             probe=True,
+            starts=starts,
         )
     return RandomSearch(
         experts,
