@@ -92,7 +92,7 @@ def agreement(
         said[np.arange(POOL), random.permutation(answers)[:POOL]] = True
         said[random.random(POOL) < 0.1] = False
         losses = random.random(answers + 1)
-        other = random.random((POOL, answers)) * 9
+        other = random.random((POOL, answers))
         utility[list(noisy)] = other[list(noisy)]
         said[list(silent)] = False
         own = list(experts)

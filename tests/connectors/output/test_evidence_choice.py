@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.support.outputs import ALTERNATIVES, CHAT, ECHOING, echoed, expert, labelled, said
 
 from evomerge.connectors.output.evidence import choice_fusion, option_log_probs
 from evomerge.connectors.output.task import Task
 from evomerge.connectors.question import Answer, Token
 from evomerge.evaluation.example import Example
-from tests.support.outputs import ALTERNATIVES, CHAT, ECHOING, echoed, expert, labelled, said
 
 TASK = Task("choice", "cross_entropy", samples=2, smoothing=0.5)
 YES_NO = Example("Is it?", "no", ("yes", "no"), row=1)

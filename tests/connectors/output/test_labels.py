@@ -32,8 +32,10 @@ def test_the_listing_names_every_option_once() -> None:
 
 @pytest.mark.parametrize(
     ("token", "index"),
-    [("A", 0), (" a", 0), ("▁B", 1), ("ĠB", 1), ("(B", 1), ("B.", 1), ("**A", 0), ("C", None)]
-    + [("", None), (" ", None), ("AB", None), ("Answer", None)],
+    [
+        *[("A", 0), (" a", 0), ("**A", 0), ("▁B", 1), ("ĠB", 1), ("(B", 1), ("B.", 1)],
+        *[("C", None), ("", None), (" ", None), ("AB", None), ("Answer", None)],
+    ],
 )
 def test_spellings_of_a_label(token: str, index: int | None) -> None:
     assert label_of(token, ("A", "B")) == index

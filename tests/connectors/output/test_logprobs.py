@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from tests.support.outputs import echoed, labelled
 
 from evomerge.connectors.output.logprobs import (
     LEAST,
@@ -16,7 +17,6 @@ from evomerge.connectors.output.logprobs import (
     vote_scores,
 )
 from evomerge.connectors.question import Completion, Token
-from tests.support.outputs import echoed, labelled
 
 AB = ("A", "B")
 
@@ -27,8 +27,10 @@ def first(logprob: float | None, *alternatives: tuple[str, float], text: str = "
 
 @pytest.mark.parametrize(
     ("logprob", "counts"),
-    [(None, LEAST), (math.nan, LEAST), (-9999.0, LEAST), (-math.inf, LEAST), (-2.5, -2.5)]
-    + [(1e-7, 0.0)],
+    [
+        *[(None, LEAST), (math.nan, LEAST), (-9999.0, LEAST), (-math.inf, LEAST)],
+        *[(-2.5, -2.5), (1e-7, 0.0)],
+    ],
 )
 def test_no_token_counts_more_than_it_may(logprob: float | None, counts: float) -> None:
     assert clamped(logprob) == counts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.support.outputs import ALTERNATIVES, CHAT, ECHOING, ENDPOINT, expert
 
 from evomerge.connectors.expert import Capabilities
 from evomerge.connectors.output.errors import ExpertUnableError, TaskSettingError
@@ -13,7 +14,6 @@ from evomerge.connectors.output.questions import calls, output_tokens, questions
 from evomerge.connectors.output.task import ChoiceMethod, Task, check, choice_method
 from evomerge.connectors.question import Message, Sampling
 from evomerge.evaluation.example import Example
-from tests.support.outputs import ALTERNATIVES, CHAT, ECHOING, ENDPOINT, expert
 
 CHOICE = Example("Is it so?", "no", ("yes", "no"))
 WORDS = Example("Who?", "person: Ann")

@@ -17,12 +17,54 @@ from evomerge.connectors.output.labels import labels, option_of
 from evomerge.connectors.output.logprobs import label_scores, option_scores, vote_scores
 from evomerge.connectors.output.questions import scored_part
 from evomerge.connectors.output.task import Task, choice_method
+from evomerge.connectors.output.tokens import token_scores
+from evomerge.connectors.output.words import Said, item_votes, text_utilities
 from evomerge.connectors.question import Answer, Completion
 from evomerge.evaluation.example import Example
 from evomerge.evaluation.objective import FloatArray
+from evomerge.merging.output.agreement import AgreementFusion
 from evomerge.merging.output.choice import HEAD, ChoiceFusion
+from evomerge.merging.output.extraction import ExtractionFusion
+from evomerge.merging.output.fusion import Fusion
+from evomerge.merging.output.mixture import MixtureFusion
 
 Given: TypeAlias = Sequence[Answer | None]
+
+
+def fusion_of(
+    experts: Sequence[ApiExpert],
+    examples: Sequence[Example],
+    given: Sequence[Sequence[Given]],
+    task: Task,
+    *,
+    head: float = HEAD,
+) -> Fusion:
+    """The fusion of a task's answers, with the true answers of the examples.
+
+    Args:
+        given: by expert and then by example.
+        head: of choices, see `merging.output.choice`.
+
+    Raises:
+        TokenisationError: experts of different tokenizers score a text.
+        MetricError, MissingLibraryError: the task's metric cannot compare texts.
+    """
+    match task.kind:
+        case "choice":
+            return choice_fusion(experts, examples, given, task, head=head)
+        case "extraction":
+            rows = [said(given, x) for x in range(len(examples))]
+            pairs = zip(rows, examples, strict=True)
+            return ExtractionFusion([item_votes(row, example).votes for row, example in pairs])
+        case "free_text":
+            rows = [said(given, x) for x in range(len(examples))]
+            pairs = zip(rows, examples, strict=True)
+            return AgreementFusion(
+                [text_utilities(row, task.metric, example).utilities for row, example in pairs],
+                task.metric,
+            )
+        case "scored_text":
+            return _mixture_fusion(experts, examples, given, task)
 
 
 def choice_fusion(
@@ -68,6 +110,25 @@ def option_log_probs(
         return scores
     votes = [option_of(one.text, example) for one in said]
     return vote_scores(votes, len(example.choices), task.smoothing)
+
+
+def _mixture_fusion(
+    experts: Sequence[ApiExpert],
+    examples: Sequence[Example],
+    given: Sequence[Sequence[Given]],
+    task: Task,
+) -> MixtureFusion:
+    names = [expert.name for expert in experts]
+    rows = []
+    for x, example in enumerate(examples):
+        echoes = [next(iter(completions(one[x])), None) for one in given]
+        rows.append(token_scores(names, echoes, scored_part(example, task), example.row))
+    return MixtureFusion(rows)
+
+
+def said(given: Sequence[Sequence[Given]], row: int) -> Said:
+    """What each expert said about one example."""
+    return [completions(one[row]) for one in given]
 
 
 def completions(given: Given) -> list[Completion]:

@@ -28,16 +28,22 @@ def scored_tokens(tokens: Sequence[Token], part: str) -> tuple[Token, ...] | Non
     """The tokens at the end that spell `part`, with what they begin before it.
 
     A tokenizer may join the end of the prompt to the beginning of the part; such a token counts.
+    Where tokens do not spell the text, for blanks that are written otherwise and pieces of
+    characters that are written as none, what they have in common with it decides: ASCII without
+    blanks.
 
     Returns:
-        None where the tokens do not spell the text, so that it cannot be told.
+        None where it cannot be told.
     """
-    spelled = "".join(token.text for token in tokens)
-    # Byte-level tokenizers give pieces of characters as U+FFFD, one or more for each.
-    if not spelled.endswith(part):
-        return None
-    start = len(spelled) - len(part)
-    ends = accumulate(len(token.text) for token in tokens)
+    texts = [token.text for token in tokens]
+    if not "".join(texts).endswith(part):
+        texts, bare = [_plain(text) for text in texts], _plain(part)
+        # What begins with another character would lose its first tokens.
+        if not bare or bare[0] != part.lstrip()[0] or not "".join(texts).endswith(bare):
+            return None
+        part = bare
+    ends = list(accumulate(len(text) for text in texts))
+    start = (ends[-1] if ends else 0) - len(part)
     return tuple(token for token, end in zip(tokens, ends, strict=True) if end > start)
 
 
@@ -130,6 +136,10 @@ def _shared(lists: Sequence[Sequence[str]]) -> int:
             break
         count += 1
     return count
+
+
+def _plain(text: str) -> str:
+    return "".join(character for character in text if "!" <= character <= "~")
 
 
 def _log(p: float) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
 
 from evomerge.connectors.expert import ApiExpert
 from evomerge.connectors.output.errors import ExpertUnableError, TaskSettingError
@@ -52,6 +53,16 @@ class Task:
             raise TaskSettingError(
                 "temperature", self.temperature, "must be above 0 for several samples"
             )
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored with a merged model, which asks as its search asked."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """What `to_json` gave, read back; unknown fields of other versions are left out."""
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in stored.items() if name in known})
 
 
 def choice_method(expert: ApiExpert, task: Task, options: int) -> ChoiceMethod:

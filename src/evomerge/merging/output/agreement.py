@@ -6,10 +6,13 @@ samples s, where u is the metric of the data set with the sample as the truth:
     chosen = argmax_j sum_i beta_i S_alpha_i(u_i)(j)
 
 over the answers j that a kept expert of positive weight gave; ties go to the answer that comes
-first. S_alpha keeps the ceil(alpha J) largest utilities of the expert over the J different answers
-about an example. Nothing is written that no expert wrote. Without a positive expert nothing is
-said, and the loss is that of an empty answer. (Kumar and Byrne 2004, "Minimum Bayes-Risk Decoding
-for Statistical Machine Translation", with signed weights instead of probabilities.)
+first. S_alpha keeps the utilities above 1 - alpha, in steps of 1/20: with alpha = 1 every likeness
+counts, with a small alpha only that of answers that are nearly the expert's own. (A number of
+answers to keep would depend on what other experts answered.)
+
+Nothing is written that no expert wrote. Without a positive expert nothing is said, and the loss is
+that of an empty answer. (Kumar and Byrne 2004, "Minimum Bayes-Risk Decoding for Statistical Machine
+Translation", with signed weights instead of probabilities.)
 """
 
 from __future__ import annotations
@@ -27,9 +30,11 @@ from evomerge.merging.output.sparse import (
     SparseSum,
     blocks,
     first_best,
-    fractions,
     steps,
 )
+
+# Steps of alpha: finer ones would not be told apart by a search, and each is a sparsified copy.
+_LEVELS = 20
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ class Utilities:
     """What experts said about one example, and how far they agree.
 
     Attributes:
-        utility: (N, J) finite, u, over the J different answers; rows of experts without an answer
-            may be anything.
+        utility: (N, J) in [0, 1], u, over the J different answers; rows of experts without an
+            answer may be anything.
         said: (N, J), which answers each expert gave.
         losses: (J + 1,), 1 - metric of each answer against the truth, and last of an empty one;
             None where the truth is not known.
@@ -51,8 +56,9 @@ class Utilities:
     def __post_init__(self) -> None:
         if self.utility.ndim != 2 or self.said.shape != self.utility.shape:
             raise EvidenceError("utility", f"{self.utility.shape} and said must both be (N, J)")
-        if not np.isfinite(self.utility[self.said.any(axis=1)]).all():
-            raise EvidenceError("utility", "must be finite")
+        known = self.utility[self.said.any(axis=1)]
+        if not ((known >= 0) & (known <= 1)).all():
+            raise EvidenceError("utility", "must lie in [0, 1]")
         answers = self.utility.shape[1]
         if self.losses is not None and self.losses.shape != (answers + 1,):
             raise EvidenceError("losses", f"has shape {self.losses.shape}, not ({answers + 1},)")
@@ -77,11 +83,10 @@ class AgreementFusion:
         self._metric = metric
         self._losses = [one.losses for one in evidence]
         counts = np.array([one.said.shape[1] for one in evidence])
-        # Where nobody said anything there is nothing to choose from.
+        # Where nobody said anything there is nothing to choose from, and no block.
         self._blocks = [
             _Block.of([evidence[row] for row in rows], rows)
-            for answers, rows in blocks(counts, self.experts)
-            if answers
+            for _, rows in blocks(counts, self.experts, _LEVELS)
         ]
 
     def kept(self, alpha: FloatArray, beta: FloatArray) -> BoolArray:
@@ -152,12 +157,13 @@ class _Block:
         answered = said.any(axis=1, keepdims=True)
         utility = np.array([one.utility for one in evidence]).transpose(1, 2, 0)
         known = np.where(answered, utility, 0.0)
-        order = fractions(np.abs(known).transpose(0, 2, 1)).transpose(0, 2, 1)
+        # Up to rounding, so that the mean of equal utilities is on the same step as each.
+        distance = np.floor(np.round((1.0 - known) * _LEVELS, 9)) / _LEVELS
         flat = (len(said), -1)
         return cls(
             rows=rows,
             answers=said.shape[1],
-            sums=SparseSum(known.reshape(flat), order.reshape(flat)),
+            sums=SparseSum(known.reshape(flat), distance.reshape(flat)),
             said=said.reshape(flat).astype(np.float32),
         )
 

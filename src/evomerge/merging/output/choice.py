@@ -119,6 +119,17 @@ class ChoiceFusion:
                 result[step, block.rows, : block.options] = p.swapaxes(1, 2)
         return result
 
+    def answers(self, alpha: FloatArray, beta: FloatArray) -> IntArray:
+        """Index of each candidate's option, (P, n): the likeliest, the first of equals."""
+        a, b = checked(alpha, beta, self.experts)
+        weights = effective(a, b)
+        result = np.empty((len(a), self.examples), dtype=np.int64)
+        for block in self._blocks:
+            plan = block.sums.plan(a)
+            for step in steps(len(a), block.size):
+                result[step, block.rows] = first_best(block.pooled(plan, weights, step))
+        return result
+
     @staticmethod
     def _check(
         log_probs: FloatArray, options: IntArray, truth: IntArray | None, head: float

@@ -40,8 +40,8 @@ class ItemVotes:
 
     Attributes:
         shares: (N, T) in [0, 1], v, over the T items that anyone named.
-        places: (N, T) where each item stands in the expert's first answer that holds it; decides
-            between equal shares. Of any value where the share is 0.
+        places: (N, T), all different for one expert: the order in which it first said its items,
+            which decides between equal shares. Of any value where the share is 0.
         answered: (N,), whether an expert answered at all, be it that there is nothing.
         true: (T,), which items are right; None where that is not known.
         truths: how many items are right in all, named or not.

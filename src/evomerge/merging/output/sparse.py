@@ -118,19 +118,22 @@ def steps(candidates: int, elements: int) -> Iterator[slice]:
         yield slice(start, min(candidates, start + size))
 
 
-def blocks(counts: IntArray, experts: int) -> Iterator[tuple[int, IntArray]]:
+def blocks(
+    counts: IntArray, experts: int, levels: int | None = None
+) -> Iterator[tuple[int, IntArray]]:
     """Examples put together by their number of options, not too many at once.
 
     Args:
-        counts: (n,), options of each example.
+        counts: (n,), options of each example; examples without any are left out.
         experts: N.
+        levels: how many different fractions an expert can have; as many as options unless given.
 
     Yields:
         (m, rows): a number of options and the indices of some examples that have as many.
     """
-    for m in np.unique(counts).tolist():
+    for m in np.unique(counts[counts > 0]).tolist():
         rows = np.flatnonzero(counts == m)
-        size = max(1, min(_LENGTH // m, _FEATURES // (experts * m * m)))
+        size = max(1, min(_LENGTH // m, _FEATURES // (experts * m * (levels or m))))
         for start in range(0, len(rows), size):
             yield m, rows[start : start + size]
 
