@@ -31,13 +31,13 @@ CANDIDATES = (base(2), one_hot(1, 2), uniform(2), SIGNED)
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground[FakeVllm]]:
     with remote.vllm(tmp_path_factory.mktemp("vllm")) as made:
         yield made
 
 
 @pytest.fixture
-def fakes(ground: Ground) -> list[FakeVllm]:
+def fakes(ground: Ground[FakeVllm]) -> list[FakeVllm]:
     """The replicas' state, as new."""
     for fake in ground.servers:
         fake.fault, fake.shift = lambda body: None, False
@@ -48,14 +48,14 @@ def fakes(ground: Ground) -> list[FakeVllm]:
     return list(ground.servers)
 
 
-def everything_is_gone(ground: Ground, fakes: list[FakeVllm]) -> bool:
+def everything_is_gone(ground: Ground[FakeVllm], fakes: list[FakeVllm]) -> bool:
     shelf = list(ground.folder.iterdir()) if ground.folder.exists() else []
     return not shelf and not any(fake.adapters for fake in fakes)
 
 
 @pytest.mark.parametrize("metric", ["cross_entropy", "choice_accuracy"])
 async def test_losses_are_those_of_a_local_evaluation(
-    ground: Ground, fakes: list[FakeVllm], metric: str
+    ground: Ground[FakeVllm], fakes: list[FakeVllm], metric: str
 ) -> None:
     space = LoraSpace(ground.pool, "exact")
     local = LocalEvaluator(load_base(ground.weights, threads=1), space, metric)
@@ -67,7 +67,7 @@ async def test_losses_are_those_of_a_local_evaluation(
 
 
 async def test_every_replica_is_given_the_candidate_and_its_share_of_the_texts(
-    ground: Ground, fakes: list[FakeVllm]
+    ground: Ground[FakeVllm], fakes: list[FakeVllm]
 ) -> None:
     examples = EXAMPLES * 4
     async with calling() as caller:
@@ -81,7 +81,7 @@ async def test_every_replica_is_given_the_candidate_and_its_share_of_the_texts(
 
 
 async def test_equal_candidates_at_once_do_not_unload_each_other(
-    ground: Ground, fakes: list[FakeVllm]
+    ground: Ground[FakeVllm], fakes: list[FakeVllm]
 ) -> None:
     async with calling() as caller:
         scores = await RemoteEvaluator(ground.merger(caller)).score([SIGNED] * 4, EXAMPLES)
@@ -90,7 +90,7 @@ async def test_equal_candidates_at_once_do_not_unload_each_other(
 
 
 async def test_an_adapter_that_an_earlier_attempt_left_is_used_and_cleared_up(
-    ground: Ground, fakes: list[FakeVllm]
+    ground: Ground[FakeVllm], fakes: list[FakeVllm]
 ) -> None:
     async with calling() as caller:
         evaluator = RemoteEvaluator(ground.merger(caller))
@@ -111,7 +111,7 @@ async def test_an_adapter_that_an_earlier_attempt_left_is_used_and_cleared_up(
     ],
 )
 async def test_a_candidate_is_unloaded_after_a_failure(
-    ground: Ground, fakes: list[FakeVllm], answer: Response, error: type[AskError]
+    ground: Ground[FakeVllm], fakes: list[FakeVllm], answer: Response, error: type[AskError]
 ) -> None:
     fakes[0].fault = lambda body: None if body["model"] == "tiny" else answer
     async with calling() as caller:
@@ -122,7 +122,7 @@ async def test_a_candidate_is_unloaded_after_a_failure(
 
 
 async def test_a_rank_that_one_replica_refuses_is_unloaded_from_the_other(
-    ground: Ground, fakes: list[FakeVllm]
+    ground: Ground[FakeVllm], fakes: list[FakeVllm]
 ) -> None:
     fakes[1].max_rank = 4
     try:
@@ -135,7 +135,7 @@ async def test_a_rank_that_one_replica_refuses_is_unloaded_from_the_other(
 
 
 async def test_a_candidate_is_unloaded_after_cancellation(
-    ground: Ground, fakes: list[FakeVllm]
+    ground: Ground[FakeVllm], fakes: list[FakeVllm]
 ) -> None:
     asked, go_on = threading.Event(), threading.Event()
 
@@ -158,7 +158,7 @@ async def test_a_candidate_is_unloaded_after_cancellation(
 
 
 async def test_echo_that_is_shifted_by_one_is_not_believed(
-    ground: Ground, fakes: list[FakeVllm]
+    ground: Ground[FakeVllm], fakes: list[FakeVllm]
 ) -> None:
     fakes[1].shift = True
     async with calling() as caller:
@@ -167,7 +167,7 @@ async def test_echo_that_is_shifted_by_one_is_not_believed(
     assert not fakes[0].loaded
 
 
-async def test_a_metric_that_needs_answers_is_refused_by_name(ground: Ground) -> None:
+async def test_a_metric_that_needs_answers_is_refused_by_name(ground: Ground[FakeVllm]) -> None:
     async with calling() as caller:
         with pytest.raises(QuestionRefusedError, match="exact_match") as refusal:
             RemoteEvaluator(ground.merger(caller), "exact_match").check(EXAMPLES)

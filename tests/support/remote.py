@@ -6,17 +6,22 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
+from tests.support.fake_llama_cpp import FakeLlamaCpp
+from tests.support.fake_lorax import FakeLorax
 from tests.support.fake_vllm import FakeVllm
 from tests.support.loopback import serving
-from tests.support.tiny import make_adapter, make_base
-from tests.support.tiny_model import TinyModel
+from tests.support.tiny import END_OF_TEXT, make_adapter, make_base
+from tests.support.tiny_model import TinyModel, read_factors
 
 from evomerge.connectors.client import Caller
 from evomerge.connectors.hosts import HostPolicy, Hosts
 from evomerge.connectors.limits import EndpointLimits
+from evomerge.connectors.llama_cpp import LlamaCppMerger
 from evomerge.connectors.local.rows import RowEncoder
+from evomerge.connectors.lorax import LoraxMerger, Texts
 from evomerge.connectors.question import Endpoint, Provider
 from evomerge.connectors.remote import Merger
 from evomerge.connectors.retries import Retries
@@ -35,22 +40,29 @@ EXAMPLES = (
 )
 
 
+Fake = TypeVar("Fake")
+
+
 @dataclass(frozen=True)
-class Ground:
+class Ground(Generic[Fake]):
     """What a remote evaluator stands on.
 
     Attributes:
         merger: makes one for an event loop.
         weights, pool: what the servers compute with.
         servers: their state.
+        folder: where candidates are materialised, if they are.
+        examples: that it can score.
+        url: of the only server.
     """
 
     merger: Callable[[Caller], Merger]
     weights: Path
     pool: LoraPool
-    servers: Sequence[FakeVllm]
+    servers: Sequence[Fake]
     folder: Path
     examples: tuple[Example, ...] = EXAMPLES
+    url: str = ""
 
 
 @asynccontextmanager
@@ -80,7 +92,7 @@ def tiny_pool(folder: Path) -> tuple[Path, list[Path]]:
 
 
 @contextmanager
-def vllm(folder: Path) -> Iterator[Ground]:
+def vllm(folder: Path) -> Iterator[Ground[FakeVllm]]:
     """Two replicas."""
     weights, adapters = tiny_pool(folder)
     pool = stack_folders(adapters)
@@ -98,4 +110,48 @@ def vllm(folder: Path) -> Iterator[Ground]:
         yield Ground(merger, weights, pool, fakes, folder / "shelf")
 
 
-REMOTE: Mapping[str, Callable[[Path], AbstractContextManager[Ground]]] = {"vllm": vllm}
+@contextmanager
+def lorax(folder: Path) -> Iterator[Ground[FakeLorax]]:
+    """Adapters that the server knows, by name."""
+    weights, adapters = tiny_pool(folder)
+    model = TinyModel(weights)
+    fake = FakeLorax(model, {path.name: read_factors(path) for path in adapters})
+    texts = Texts(end=END_OF_TEXT)
+    with serving(fake.app()) as url:
+
+        def merger(caller: Caller) -> Merger:
+            return LoraxMerger(server(caller, "lorax", url), texts, list(fake.adapters))
+
+        yield Ground(merger, weights, stack_folders(adapters), [fake], folder, url=url)
+
+
+LABELLED = (
+    Example("Berlin is in", "G", choices=("S", "G"), row=1),
+    Example("a", "b", choices=("b", "c"), row=2),
+    Example("The capital of the largest country of Europe is", "M", choices=("M", "P"), row=3),
+)
+
+
+@contextmanager
+def llama_cpp(folder: Path) -> Iterator[Ground[FakeLlamaCpp]]:
+    """A server that has an adapter which is not in the pool, too."""
+    weights, adapters = tiny_pool(folder)
+    other = make_adapter(folder / "other", weights, seed=9)
+    fake = FakeLlamaCpp(TinyModel(weights), [read_factors(one) for one in (*adapters, other)])
+    # One token a byte: the space before an answer belongs to the prompt.
+    texts = Texts(answer_prefix="")
+    with serving(fake.app()) as url:
+
+        def merger(caller: Caller) -> Merger:
+            asked = server(caller, "llama_cpp", url)
+            return LlamaCppMerger(asked, texts, [0, 1], alternatives=300)
+
+        pool = stack_folders(adapters)
+        yield Ground(merger, weights, pool, [fake], folder, LABELLED, url=url)
+
+
+REMOTE: Mapping[str, Callable[[Path], AbstractContextManager[Ground[Any]]]] = {
+    "vllm": vllm,
+    "lorax": lorax,
+    "llama_cpp": llama_cpp,
+}
