@@ -9,14 +9,8 @@ from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 
 from evomerge.app.api import (
-    datasets,
     errors,
-    experts,
     health,
-    merge_job_logs,
-    merge_job_results,
-    merge_jobs,
-    pools,
 )
 from evomerge.app.api.middleware import ApiKeys, BodyLimit
 from evomerge.app.api.responses import ALWAYS
@@ -25,6 +19,7 @@ from evomerge.app.db.engine import Database
 from evomerge.app.services.bases import Bases
 from evomerge.app.services.context import Context
 from evomerge.app.services.inspection import Inspection
+from evomerge.app.services.leftovers import kept_swept
 from evomerge.app.settings import Settings
 from evomerge.version import __version__
 
@@ -48,7 +43,8 @@ def create_app(settings: Settings) -> FastAPI:
         async with connectors(settings) as ask:
             app.state.context = Context(settings, database, bases, Inspection(bases), ask)
             try:
-                yield
+                async with kept_swept(app.state.context):
+                    yield
             finally:
                 await database.dispose()
 
@@ -56,7 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Evo-Merging", version=__version__, description=_DESCRIPTION, lifespan=lifespan
     )
     app.include_router(health.router)
-    for resource in (experts, pools, datasets, merge_jobs, merge_job_logs, merge_job_results):
+    for resource in _RESOURCES:
         app.include_router(resource.router, responses=ALWAYS, dependencies=[Security(_KEY)])
     errors.install(app)
     app.add_middleware(

@@ -125,7 +125,8 @@ async def test_preview(api: Api) -> None:
 
 
 async def test_delete_keeps_the_rows_for_jobs(api: Api, settings: Settings) -> None:
-    dataset = await api.dataset()
+    await api.job()
+    dataset = api.made["dataset"]
     gone = (await api.http.delete("/v1/datasets/rows")).json()
     assert gone == {"id": dataset["id"], "object": "dataset", "deleted": True}
     error(await api.get("/v1/datasets/rows"), 404, "not_found")

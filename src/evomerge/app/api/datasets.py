@@ -90,5 +90,5 @@ async def preview_dataset(
 
 @router.delete("/{dataset}", operation_id="delete_dataset", responses=NOT_FOUND)
 async def delete_dataset(context: ContextDep, dataset: Key) -> Deleted:
-    """Forget a dataset. Jobs that were created with it keep their rows."""
+    """Forget a dataset. Jobs that were created with it keep its rows until they end."""
     return await datasets.delete(context, dataset)

@@ -81,5 +81,6 @@ async def check_expert(context: ContextDep, expert: Key) -> Expert:
 
 @router.delete("/{expert}", operation_id="delete_expert", responses=NOT_FOUND | CONFLICT)
 async def delete_expert(context: ContextDep, expert: Key) -> Deleted:
-    """Forget an expert that no pool holds. Jobs that were created with it keep its files."""
+    """Forget an expert that no pool holds. Jobs that were created with it keep its files
+    until they end; uploaded files are then deleted, folders that were registered never."""
     return await experts.delete(context, expert)

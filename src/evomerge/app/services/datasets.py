@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evomerge.app.db.models import Dataset as DatasetRow
-from evomerge.app.db.repositories import datasets
+from evomerge.app.db.repositories import datasets, references
 from evomerge.app.db.repositories.datasets import NewDataset
 from evomerge.app.db.repositories.lookup import find, newest
 from evomerge.app.errors import (
@@ -31,11 +31,12 @@ from evomerge.app.schemas.datasets import (
     DatasetPage,
     DatasetPreview,
 )
+from evomerge.app.services import leftovers
 from evomerge.app.services.context import Context
 from evomerge.app.services.names import name_from
 from evomerge.app.services.once import Answer, Make
 from evomerge.app.services.roots import below_roots
-from evomerge.app.services.storage import scratch, settle
+from evomerge.app.services.storage import check_stored, scratch, settle
 from evomerge.evaluation import (
     DatasetError,
     DatasetKind,
@@ -124,6 +125,7 @@ def creation(fields: DatasetFields, stored: StoredRows, default_name: str | None
     )
 
     async def make(session: AsyncSession) -> Answer:
+        await references.hold(session)
         there = await find(session, DatasetRow, name)
         if there is not None and there.name == name:
             if there.content_hash != stored.content_hash:
@@ -133,6 +135,7 @@ def creation(fields: DatasetFields, stored: StoredRows, default_name: str | None
                     code="name_taken",
                 )
             return _answer(200, there)
+        check_stored(new.path)
         return _answer(201, await datasets.add(session, new))
 
     return make
@@ -177,7 +180,7 @@ async def first_example(path: Path) -> Example:
 
 
 async def delete(context: Context, key: str) -> Deleted:
-    """Forget a dataset. Jobs made with it keep its rows.
+    """Forget a dataset. Its file goes with the last job that needs it.
 
     Raises:
         NotFoundError: there is none.
@@ -187,6 +190,7 @@ async def delete(context: Context, key: str) -> Deleted:
         if row is None:
             raise NotFoundError("dataset", key)
         await datasets.remove(session, row.id)
+    await leftovers.clear(context, row.path)
     return Deleted(id=row.id, object="dataset")
 
 

@@ -12,19 +12,20 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evomerge.app.db.models import Expert as ExpertRow
-from evomerge.app.db.repositories import experts
+from evomerge.app.db.repositories import experts, references
 from evomerge.app.db.repositories.experts import NewExpert
 from evomerge.app.db.repositories.lookup import find, newest
 from evomerge.app.errors import ConflictError, InvalidRequestError, NotFoundError
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.experts import Expert, ExpertFields, ExpertPage
+from evomerge.app.services import leftovers
 from evomerge.app.services.adapters import CheckedAdapter, check_adapter
 from evomerge.app.services.bases import Bases
 from evomerge.app.services.context import Context
 from evomerge.app.services.names import name_from
 from evomerge.app.services.once import Answer, Make
 from evomerge.app.services.roots import below_roots
-from evomerge.app.services.storage import scratch, settle
+from evomerge.app.services.storage import check_stored, scratch, settle
 
 # What PEFT calls the files, by the form's fields.
 FILES: Mapping[str, str] = {
@@ -62,8 +63,10 @@ def creation(new: NewExpert) -> Make:
     """What makes the row; the same thing under the same name is the same expert."""
 
     async def make(session: AsyncSession) -> Answer:
+        await references.hold(session)
         there = (await experts.by_names(session, [new.name])).get(new.name)
         if there is None:
+            check_stored(new.path)
             return _answer(201, (await experts.add(session, [new]))[0])
         if not is_same(there, new):
             raise ConflictError(taken(there), param="name", code="name_taken")
@@ -125,7 +128,7 @@ async def page(context: Context, after: str | None, limit: int) -> ExpertPage:
 
 
 async def delete(context: Context, key: str) -> Deleted:
-    """Forget an expert. Jobs made with it keep its files.
+    """Forget an expert. Its files, if the service stored them, go with the last that needs them.
 
     Raises:
         NotFoundError: there is none.
@@ -142,6 +145,7 @@ async def delete(context: Context, key: str) -> Deleted:
             await experts.remove(session, row.id)
     except IntegrityError as error:
         raise ConflictError(f"expert {key!r} has come into a pool", code="in_use") from error
+    await leftovers.clear(context, row.path)
     return Deleted(id=row.id, object="expert")
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from evomerge.app.db.errors import JobNotFoundError, JobStateError
 from evomerge.app.db.models import Dataset, Expert, Job, Pool
-from evomerge.app.db.repositories import jobs, pools, queue
+from evomerge.app.db.repositories import jobs, pools, queue, references
 from evomerge.app.db.repositories.jobs import Filters
 from evomerge.app.db.repositories.lookup import find
 from evomerge.app.db.repositories.queue import StopRequest
@@ -54,6 +54,7 @@ def creation(context: Context, spec: MergeJobSpec) -> Make:
     """
 
     async def make(session: AsyncSession) -> Answer:
+        await references.hold(session)
         found = await resolve(session, spec, context.settings.max_pool_experts)
         inputs = context.inspection.passed(spec, found)
         row = await jobs.add(

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from evomerge.app.errors import StorageFullError
+from evomerge.app.errors import ConflictError, StorageFullError
 
+# What a crash leaves under this name is swept.
+INCOMING = ".incoming-"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -26,7 +28,7 @@ def scratch(parent: Path) -> Iterator[Path]:
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".incoming-", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=INCOMING, dir=parent))
     except OSError as error:
         raise _full(error) from error
     try:
@@ -44,6 +46,7 @@ def settle(source: Path, target: Path) -> None:
         OSError: the disk refuses.
     """
     if target.exists():
+        os.utime(target)  # as good as new: it is not to be swept before its row is there
         return
     for path in [source, *source.rglob("*")] if source.is_dir() else [source]:
         _sync(path)
@@ -68,3 +71,13 @@ def _full(error: OSError) -> Exception:
     if error.errno in _FULL:
         return StorageFullError("the disk is full: nothing was stored")
     return error
+
+
+def check_stored(path: str | None) -> None:
+    """Make sure, within `references.hold`, that what a row is about to name is still there.
+
+    Raises:
+        ConflictError: the same content was deleted since it was stored.
+    """
+    if path is not None and not Path(path).exists():
+        raise ConflictError("the same content was being deleted; send it again", code="deleted")

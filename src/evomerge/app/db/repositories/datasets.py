@@ -44,5 +44,5 @@ async def add(session: AsyncSession, dataset: NewDataset) -> Dataset:
 
 
 async def remove(session: AsyncSession, dataset_id: str) -> None:
-    """Delete the row. Its file stays, for jobs may name it."""
+    """Delete the row alone."""
     await session.execute(delete(Dataset).where(Dataset.id == dataset_id))

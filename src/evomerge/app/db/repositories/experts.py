@@ -80,7 +80,7 @@ async def pools_of(session: AsyncSession, expert_id: str, limit: int = 5) -> lis
 
 
 async def remove(session: AsyncSession, expert_id: str) -> None:
-    """Delete the row. Its files stay, for jobs may name them.
+    """Delete the row alone.
 
     Raises:
         sqlalchemy.exc.IntegrityError: a pool has come to hold it meanwhile.
