@@ -11,27 +11,25 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
-from math import ceil
+from functools import partial
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from evomerge.app.db.engine import Database
 from evomerge.app.db.repositories import answers, calls
 from evomerge.app.db.repositories.answers import Outcome
-from evomerge.app.db.repositories.calls import NOTHING, Booking, Cost
+from evomerge.app.db.repositories.calls import NOTHING, Cost
 from evomerge.app.db.repositories.queue import Lease
 from evomerge.app.db.retry import retrying
 from evomerge.app.schemas.spec import Budget
 from evomerge.app.worker.answer_writes import AnswerWrites, Owner, Verdict
-from evomerge.app.worker.spending import BudgetReachedError, Spending, most
+from evomerge.app.worker.paid_call import PaidCall
+from evomerge.app.worker.spending import BudgetReachedError, Spending
 from evomerge.connectors.errors import AskError, QuestionRefusedError
 from evomerge.connectors.expert import ApiExpert
-from evomerge.connectors.question import Answer, Endpoint, Question
+from evomerge.connectors.question import Answer, Question
 from evomerge.connectors.registry import ProbedConnector
 
 logger = logging.getLogger(__name__)
@@ -41,52 +39,6 @@ Asked = tuple[Question, ApiExpert]
 LOOK_UP = 500  # keys in one query
 FIRST_LOOK, LAST_LOOK = 0.02, 0.5  # seconds between looks at a question that another is asking
 RENEWALS = 4  # of a claim within its lease
-
-
-@dataclass(eq=False)
-class _Call:
-    """One call from its reservation to its settlement."""
-
-    question: Question
-    expert: ApiExpert
-    id: int
-    model: str
-    foreseen: Cost
-    booked: Cost
-    sent: int = 0
-    settled: bool = False
-
-    @classmethod
-    def of(cls, question: Question, expert: ApiExpert) -> Self:
-        foreseen = most(question, expert)
-        model = _name(question.endpoint)
-        return cls(question, expert, secrets.randbits(62), model, foreseen, foreseen)
-
-    @property
-    def key(self) -> str:
-        return self.question.key
-
-    @property
-    def share(self) -> Cost:
-        """What one of its requests can cost."""
-        count, whole = self.foreseen.requests, self.foreseen
-        tokens = ceil(whole.input_tokens / count), ceil(whole.output_tokens / count)
-        return Cost(1, *tokens, self.expert.price.of(*tokens))
-
-    def booking(self, cost: Cost, *, settled: bool) -> Booking:
-        return Booking(self.id, self.key, cost, settled)
-
-    def answered(self, answer: Answer) -> Cost:
-        """What an answer cost. Requests that had to be repeated may have been charged as well."""
-        repeated = max(0, answer.requests - self.foreseen.requests)
-        usd = self.expert.price.of(answer.input_tokens, answer.output_tokens)
-        whole = Cost(answer.requests - repeated, answer.input_tokens, answer.output_tokens, usd)
-        return whole + repeated * self.share
-
-    def failed(self, error: AskError) -> Cost:
-        """What a failure may have cost: of its last request the error knows, of others nobody."""
-        charged = max(0, error.requests - (not error.may_have_cost))
-        return charged * self.share + Cost(requests=error.requests - charged)
 
 
 class AnswerBook:
@@ -272,13 +224,13 @@ class AnswerBook:
         self._flights[question.key] = flight
         outcome = None
         try:
-            outcome = await self._claim_and_send(_Call.of(question, expert))
+            outcome = await self._claim_and_send(PaidCall.of(question, expert))
             return outcome
         finally:
             del self._flights[question.key]
             flight.set_result(outcome)
 
-    async def _claim_and_send(self, call: _Call) -> Outcome:
+    async def _claim_and_send(self, call: PaidCall) -> Outcome:
         delay = FIRST_LOOK
         while True:
             verdict = await self._claim(call)
@@ -289,7 +241,7 @@ class AnswerBook:
             await self._sleep(delay)
             delay = min(1.5 * delay, LAST_LOOK)
 
-    async def _claim(self, call: _Call) -> Verdict:
+    async def _claim(self, call: PaidCall) -> Verdict:
         try:
             await self.spending.reserve(call.foreseen)
         except BudgetReachedError:
@@ -313,7 +265,7 @@ class AnswerBook:
             if not claimed:
                 self.spending.settle(call.foreseen, NOTHING)
 
-    async def _send(self, call: _Call) -> Outcome:
+    async def _send(self, call: PaidCall) -> Outcome:
         self._claims.add(call.key)
         try:
             answer = await self._connector.ask(
@@ -332,7 +284,7 @@ class AnswerBook:
             if not call.settled:
                 self._let_go(call)
 
-    async def _attempt(self, call: _Call) -> None:
+    async def _attempt(self, call: PaidCall) -> None:
         """Before each request: those beyond the foreseen ones are repeated, and booked as well.
 
         They never wait for room: they may hold the place that others need to make it.
@@ -343,12 +295,12 @@ class AnswerBook:
             await self._writes.book_more(call.booking(call.booked, settled=False))
         call.sent += 1
 
-    async def _settle(self, call: _Call, cost: Cost, outcome: Outcome | None) -> Outcome | None:
+    async def _settle(self, call: PaidCall, cost: Cost, outcome: Outcome | None) -> Outcome | None:
         call.settled = True
         self.spending.settle(call.booked, cost)
         return await self._writes.settle(call.booking(cost, settled=True), call.model, outcome)
 
-    def _let_go(self, call: _Call) -> None:
+    def _let_go(self, call: PaidCall) -> None:
         """Give the claim back without waiting; what was sent stays booked at the most."""
         cost = call.booked if call.sent else NOTHING
         call.settled = True
@@ -382,11 +334,3 @@ async def _end(tasks: set[asyncio.Task[None]]) -> None:
     for task in ending:
         task.cancel()
     await asyncio.gather(*ending, return_exceptions=True)
-
-
-@lru_cache(maxsize=1024)
-def _name(endpoint: Endpoint) -> str:
-    """Base URL and model; a password within the URL stays out."""
-    url = urlsplit(endpoint.base_url)
-    host = url.netloc.rpartition("@")[2]
-    return f"{url.scheme}://{host}{url.path} {endpoint.model}"

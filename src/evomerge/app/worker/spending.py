@@ -9,11 +9,7 @@ from collections.abc import Callable
 from evomerge.app.db.repositories.calls import NOTHING, Cost
 from evomerge.app.schemas.spec import Budget
 from evomerge.app.worker.errors import JobError
-from evomerge.connectors.expert import ApiExpert
-from evomerge.connectors.question import Question
 
-# Texts may have more tokens a byte than the one that the probe counted.
-INPUT_MARGIN = 1.25
 # A sum of prices may miss a limit that it equals by what floats are off.
 _ROUNDING = 1e-9
 _COUNTED = ("requests", "input_tokens", "output_tokens", "usd")
@@ -52,11 +48,12 @@ class Spending:
         self._most_seconds = math.inf if budget.seconds is None else budget.seconds
         self._seconds = seconds
         self._waiting: set[asyncio.Future[None]] = set()
+        self._under_way = 0
         self.spent = spent
         self.reserved = NOTHING
 
     def take(self, cost: Cost) -> None:
-        """Reserve at once.
+        """Reserve more for a call that is under way, at once.
 
         Raises:
             BudgetReachedError: it does not fit.
@@ -78,12 +75,15 @@ class Spending:
                 raise BudgetReachedError(name)
             if self._exceeded_by(self.reserved + cost) is None:
                 self.reserved += cost
+                self._under_way += 1
                 return
             await self._change()
 
     def settle(self, reserved: Cost, actual: Cost) -> None:
-        """Book what a call came to in place of what was reserved for it."""
-        self.reserved -= reserved
+        """Book what a call came to in place of all that was reserved for it."""
+        self._under_way -= 1
+        # Exactly nothing, once nothing is under way: sums of dollars are off by a little.
+        self.reserved = self.reserved - reserved if self._under_way else NOTHING
         self.spent += actual
         for waiting in self._waiting:
             if not waiting.done():
@@ -106,25 +106,3 @@ class Spending:
             await change
         finally:
             self._waiting.discard(change)
-
-
-def requests(question: Question, expert: ApiExpert) -> int:
-    """HTTP requests that a question takes at most, when none has to be repeated."""
-    known, prompts = expert.capabilities, max(1, len(question.prompts))
-    if question.samples > 1 and not known.samples:
-        return prompts * question.samples
-    return 1 if known.batches else prompts
-
-
-def most(question: Question, expert: ApiExpert) -> Cost:
-    """What a question can cost at most, when no request has to be repeated."""
-    known = expert.capabilities
-    draws = 1 if known.samples else question.samples  # each reads the prompt anew
-    foreseen = math.ceil(INPUT_MARGIN * expert.input_tokens(question))
-    input_tokens, output_tokens = draws * foreseen, question.most_output_tokens
-    if not known.zero_tokens:
-        # Where nothing is to be written, one token has to be.
-        texts = question.samples * max(1, len(question.prompts))
-        output_tokens = max(output_tokens, texts)
-    usd = expert.price.of(input_tokens, output_tokens)
-    return Cost(requests(question, expert), input_tokens, output_tokens, usd)

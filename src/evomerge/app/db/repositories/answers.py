@@ -8,7 +8,8 @@ keys, so that two writers never wait for each other in a circle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select, update
@@ -26,6 +27,7 @@ _REFUSALS: Mapping[str, type[QuestionRefusedError]] = {
     "refused": QuestionRefusedError,
     "too_long": TooLongError,
 }
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _OPEN = and_(StoredAnswer.answer.is_(None), StoredAnswer.failure.is_(None))
 
 
@@ -112,21 +114,21 @@ async def store(
         outcomes: base URL and model, and what came back, by the question's key.
 
     Returns:
-        What is stored: where another was first, and its answer is there already, that one.
+        What is stored: where another was first, and its answer is there already, that one; and
+        with U+FFFD for what Postgres has no room for in a text (NUL, half a surrogate pair).
     """
+    kept = {key: _storable(outcome) for key, (_, outcome) in sorted(outcomes.items())}
     written: set[str] = set()
     for column, kind in (("answer", Answer), ("failure", QuestionRefusedError)):
         rows = [
-            {"key": key, "model": model, column: _json(outcome)}
-            for key, (model, outcome) in sorted(outcomes.items())
+            {"key": key, "model": outcomes[key][0], column: _json(outcome)}
+            for key, outcome in kept.items()
             if isinstance(outcome, kind)
         ]
         if rows:
             written.update(await session.scalars(_upsert(session, column), rows))
-    first = (
-        await find(session, sorted(outcomes.keys() - written)) if written != set(outcomes) else {}
-    )
-    return {key: first.get(key, outcome) for key, (_, outcome) in outcomes.items()}
+    late = [key for key in kept if key not in written]
+    return {**kept, **(await find(session, late) if late else {})}
 
 
 def _upsert(session: AsyncSession, column: str) -> Any:
@@ -156,6 +158,32 @@ def _free(owner: str) -> ColumnElement[bool]:
         StoredAnswer.owner == owner,
         StoredAnswer.lease_until < epoch(),
     )
+
+
+def _storable(outcome: Outcome) -> Outcome:
+    if not _UNSTORABLE.search("".join(_texts(outcome))):
+        return outcome
+    cleaned = _cleaned(_json(outcome))
+    return Answer.from_json(cleaned) if isinstance(outcome, Answer) else _refusal(cleaned)
+
+
+def _texts(outcome: Outcome) -> Iterator[str]:
+    if isinstance(outcome, QuestionRefusedError):
+        yield from (outcome.model, outcome.reason, outcome.param or "")
+        return
+    for completion in outcome.completions:
+        yield completion.text
+        for token in (*completion.tokens, *completion.prompt_tokens):
+            yield token.text
+            yield from (text for text, _ in token.alternatives)
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {key: _cleaned(item) for key, item in value.items()}
+    return [_cleaned(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _json(outcome: Outcome) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""One call to an API: what it can cost, and what it did cost."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+from typing import Self
+from urllib.parse import urlsplit
+
+from evomerge.app.db.repositories.calls import Booking, Cost
+from evomerge.connectors.errors import AskError
+from evomerge.connectors.expert import ApiExpert
+from evomerge.connectors.question import Answer, Endpoint, Question
+
+# Texts may have more tokens a byte than the one that the probe counted.
+INPUT_MARGIN = 1.25
+
+
+@dataclass(eq=False)
+class PaidCall:
+    """One call from its reservation to its settlement."""
+
+    question: Question
+    expert: ApiExpert
+    id: int
+    model: str
+    foreseen: Cost
+    booked: Cost
+    sent: int = 0
+    settled: bool = False
+
+    @classmethod
+    def of(cls, question: Question, expert: ApiExpert) -> Self:
+        foreseen = most(question, expert)
+        model = _name(question.endpoint)
+        return cls(question, expert, secrets.randbits(62), model, foreseen, foreseen)
+
+    @property
+    def key(self) -> str:
+        return self.question.key
+
+    @property
+    def share(self) -> Cost:
+        """What one of its requests can cost."""
+        count, whole = self.foreseen.requests, self.foreseen
+        tokens = ceil(whole.input_tokens / count), ceil(whole.output_tokens / count)
+        return Cost(1, *tokens, self.expert.price.of(*tokens))
+
+    def booking(self, cost: Cost, *, settled: bool) -> Booking:
+        return Booking(self.id, self.key, cost, settled)
+
+    def answered(self, answer: Answer) -> Cost:
+        """What an answer cost. Requests that had to be repeated may have been charged as well."""
+        repeated = max(0, answer.requests - self.foreseen.requests)
+        usd = self.expert.price.of(answer.input_tokens, answer.output_tokens)
+        whole = Cost(answer.requests - repeated, answer.input_tokens, answer.output_tokens, usd)
+        return whole + repeated * self.share
+
+    def failed(self, error: AskError) -> Cost:
+        """What a failure may have cost: of its last request the error knows, of others nobody."""
+        charged = max(0, error.requests - (not error.may_have_cost))
+        return charged * self.share + Cost(requests=error.requests - charged)
+
+
+def requests(question: Question, expert: ApiExpert) -> int:
+    """HTTP requests that a question takes at most, when none has to be repeated."""
+    known, prompts = expert.capabilities, max(1, len(question.prompts))
+    if question.samples > 1 and not known.samples:
+        return prompts * question.samples
+    return 1 if known.batches else prompts
+
+
+def most(question: Question, expert: ApiExpert) -> Cost:
+    """What a question can cost at most, when no request has to be repeated."""
+    known = expert.capabilities
+    draws = 1 if known.samples else question.samples  # each reads the prompt anew
+    foreseen = ceil(INPUT_MARGIN * expert.input_tokens(question))
+    input_tokens, output_tokens = draws * foreseen, question.most_output_tokens
+    if not known.zero_tokens:
+        # Where nothing is to be written, one token has to be.
+        texts = question.samples * max(1, len(question.prompts))
+        output_tokens = max(output_tokens, texts)
+    usd = expert.price.of(input_tokens, output_tokens)
+    return Cost(requests(question, expert), input_tokens, output_tokens, usd)
+
+
+@lru_cache(maxsize=1024)
+def _name(endpoint: Endpoint) -> str:
+    """Base URL and model; a password within the URL stays out."""
+    url = urlsplit(endpoint.base_url)
+    host = url.netloc.rpartition("@")[2]
+    return f"{url.scheme}://{host}{url.path} {endpoint.model}"
