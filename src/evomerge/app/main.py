@@ -7,10 +7,19 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 
 from evomerge.app.api import (
+    completions,
+    datasets,
     errors,
+    experts,
     health,
+    merge_job_logs,
+    merge_job_results,
+    merge_jobs,
+    models,
+    pools,
 )
 from evomerge.app.api.middleware import ApiKeys, BodyLimit
 from evomerge.app.api.responses import ALWAYS
@@ -20,11 +29,22 @@ from evomerge.app.services.bases import Bases
 from evomerge.app.services.context import Context
 from evomerge.app.services.inspection import Inspection
 from evomerge.app.services.leftovers import kept_swept
+from evomerge.app.serving.registry import Models
 from evomerge.app.settings import Settings
 from evomerge.version import __version__
 
 _DESCRIPTION = "Merge language models: a pool, a dataset and a budget in, one merged model out."
 
+_RESOURCES = (
+    experts,
+    pools,
+    datasets,
+    merge_jobs,
+    merge_job_logs,
+    merge_job_results,
+    models,
+    completions,
+)
 # Tells OpenAPI of the keys; `ApiKeys` asks for them.
 _KEY = HTTPBearer(auto_error=False, description="Asked for where the service has API keys.")
 
@@ -43,13 +63,23 @@ def create_app(settings: Settings) -> FastAPI:
         async with connectors(settings) as ask:
             app.state.context = Context(settings, database, bases, Inspection(bases), ask)
             try:
-                async with kept_swept(app.state.context):
+                async with (
+                    kept_swept(app.state.context),
+                    Models(app.state.context) as app.state.models,
+                ):
                     yield
             finally:
                 await database.dispose()
 
-    app = FastAPI(
-        title="Evo-Merging", version=__version__, description=_DESCRIPTION, lifespan=lifespan
+    app = FastAPIOffline(
+        title="Evo-Merging",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        # /docs and all that it loads come from here: a machine without a network shows it too.
+        static_url="/docs/assets",
+        redoc_url=None,
+        swagger_ui_parameters={"validatorUrl": None},
     )
     app.include_router(health.router)
     for resource in _RESOURCES:
