@@ -32,6 +32,8 @@ from evomerge.merging.output.sparse import SparsePlan, SparseSum, runs, steps
 GRID = 20
 # A vote this close below a threshold reaches it: sums of equal weights differ by rounding.
 _SLACK = 1e-9
+# Elements of the losses at all thresholds that are held at once: 2^22 float64 are 32 MB.
+_SPAN = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,8 @@ class ExtractionFusion:
     ) -> FloatArray:
         """See `Fusion.fit`: theta of each candidate, (P,) in (0, 1]."""
         w = np.ones(self.examples) if weights is None else weights
-        total = np.zeros((len(alpha), GRID))
-        for rows, step, losses in self._sweep(alpha, beta, metric):
-            total[step] += np.einsum("pxg,x->pg", losses, w[rows])
-        # Thresholds in the order in which they are preferred; means that are equal but for
-        # rounding are equal.
-        grid = np.arange(1, GRID + 1)
-        order = np.argsort(np.abs(2 * grid - GRID), kind="stable")
-        preferred = np.round(total / w.sum(), 12)[:, order].argmin(axis=1)
-        thresholds: FloatArray = grid[order][preferred] / GRID
-        return thresholds
+        means = [losses @ w / w.sum() for _, losses in self._sweep(alpha, beta, metric)]
+        return _best_thresholds(np.concatenate(means))
 
     def losses(
         self,
@@ -120,15 +114,19 @@ class ExtractionFusion:
         thresholds: FloatArray | None = None,
     ) -> FloatArray:
         """See `Fusion.losses`: 1 - score of item_precision, item_recall or item_f1."""
-        theta = self.fit(alpha, beta, metric) if thresholds is None else np.asarray(thresholds)
-        if theta.shape != (len(alpha),) or not ((theta > 0) & (theta <= 1)).all():
+        if thresholds is not None and not (
+            thresholds.shape == (len(alpha),) and ((thresholds > 0) & (thresholds <= 1)).all()
+        ):
             raise PopulationError("thresholds", f"must be ({len(alpha)},) within (0, 1]")
-        level = np.ceil(theta * GRID - _SLACK).astype(np.int64) - 1
-        result = np.empty((len(theta), self.examples))
-        for rows, step, losses in self._sweep(alpha, beta, metric):
-            chosen = level[step][:, None, None]
-            result[step, rows] = np.take_along_axis(losses, chosen, axis=2)[:, :, 0]
-        return result
+        parts = []
+        for span, losses in self._sweep(alpha, beta, metric):
+            if thresholds is None:
+                theta = _best_thresholds(losses.mean(axis=2))
+            else:
+                theta = thresholds[span]
+            level = np.ceil(theta * GRID - _SLACK).astype(np.int64) - 1
+            parts.append(np.take_along_axis(losses, level[:, None, None], axis=1)[:, 0])
+        return np.concatenate(parts)
 
     def items(self, alpha: FloatArray, beta: FloatArray, threshold: float) -> list[IntArray]:
         """Which items one candidate (N,), (N,) keeps of each example, by falling vote."""
@@ -146,19 +144,24 @@ class ExtractionFusion:
 
     def _sweep(
         self, alpha: FloatArray, beta: FloatArray, metric: str
-    ) -> Iterator[tuple[slice, slice, FloatArray]]:
-        """Examples, candidates, and their losses at every threshold, (p, x, GRID)."""
+    ) -> Iterator[tuple[slice, FloatArray]]:
+        """Candidates, and their losses at every threshold, (p, GRID, n); once, in order."""
         if metric not in _LOSSES:
             raise FusionMetricError(metric, f"items are scored by {', '.join(_LOSSES)}")
         if not self._known:
             raise EvidenceError("true", "is not known, so there is no loss")
         a, b = checked(alpha, beta, self.experts)
         weights = effective(a, b)
-        for block in self._blocks:
-            plan = block.sums.plan(a)
-            for step in steps(len(a), block.size):
-                said, right = block.counts(block.votes(plan, weights, step))
-                yield block.rows, step, _LOSSES[metric](said, right, block.truths[:, None])
+        size = min(256, max(16, _SPAN // (GRID * self.examples)))
+        for start in range(0, len(a), size):
+            span = slice(start, start + size)
+            losses = np.empty((len(a[span]), GRID, self.examples))
+            for block in self._blocks:
+                plan = block.sums.plan(a[span])
+                for step in steps(len(losses), block.size):
+                    vote = block.votes(plan, weights[span], step)
+                    block.score(vote, _LOSSES[metric], losses[step, :, block.rows])
+            yield span, losses
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ class _Block:
         sums: of v, (N, items).
         answered: (N, x) float64.
         true: (items,).
-        truths: (x,).
+        truths: (x,) float64.
     """
 
     rows: slice
@@ -179,7 +182,7 @@ class _Block:
     sums: SparseSum
     answered: FloatArray
     true: BoolArray
-    truths: IntArray
+    truths: FloatArray
 
     @classmethod
     def of(cls, evidence: Sequence[ItemVotes], rows: slice) -> _Block:
@@ -195,7 +198,7 @@ class _Block:
             sums=SparseSum(np.concatenate(shares, axis=1), np.concatenate(order, axis=1)),
             answered=np.array([one.answered for one in some], dtype=np.float64).T,
             true=np.concatenate(true),
-            truths=np.array([one.truths for one in some]),
+            truths=np.array([one.truths for one in some], dtype=np.float64),
         )
 
     @property
@@ -210,23 +213,33 @@ class _Block:
         vote /= np.repeat(scale, np.diff(self.starts), axis=1)
         return vote
 
-    def counts(self, vote: FloatArray) -> tuple[IntArray, IntArray]:
-        """Items that are kept at each threshold, and right ones among them: (p, x, GRID) each."""
+    def score(self, vote: FloatArray, loss: _Loss, out: FloatArray) -> None:
+        """Losses of candidates at every threshold, from votes (p, items) to (p, GRID, x)."""
         p, x = len(vote), len(self.truths)
-        level = np.maximum(np.floor(vote * GRID + _SLACK), 0).astype(np.int64)
         example = np.repeat(np.arange(x), np.diff(self.starts))
-        cell = (np.arange(p)[:, None] * x + example) * (GRID + 1) + level
-        said, right = (
-            np.bincount(cells.ravel(), minlength=p * x * (GRID + 1)).reshape(p, x, GRID + 1)
+        cell = (np.maximum(vote, 0.0) * GRID + _SLACK).astype(np.int64)
+        # A count for each level, candidate and example, levels outermost.
+        cell *= p * x
+        cell += np.arange(0, p * x, x)[:, None] + example
+        some, right_of = (
+            np.bincount(cells.ravel(), minlength=(GRID + 1) * p * x).reshape(GRID + 1, p, x)
             for cells in (cell, cell[:, self.true])
         )
-        return _reached(said), _reached(right)
+        said, right = np.zeros((p, x)), np.zeros((p, x))
+        # What reaches a level reaches all below.
+        for level in range(GRID, 0, -1):
+            said += some[level]
+            right += right_of[level]
+            out[:, level - 1] = loss(said, right, self.truths)
 
 
-def _reached(counts: IntArray) -> IntArray:
-    """How many reach each level from 1 on, of how many stop at each from 0 on."""
-    reached: IntArray = counts[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
-    return reached
+def _best_thresholds(means: FloatArray) -> FloatArray:
+    """The threshold of least mean loss, (p, GRID) -> (p,); of equals the nearest to 1/2."""
+    grid = np.arange(1, GRID + 1)
+    order = np.argsort(np.abs(2 * grid - GRID), kind="stable")
+    # Means that are equal but for rounding are equal.
+    best: FloatArray = grid[order][np.round(means, 12)[:, order].argmin(axis=1)] / GRID
+    return best
 
 
 def _fractions(shares: FloatArray, places: IntArray) -> FloatArray:
@@ -239,27 +252,27 @@ def _fractions(shares: FloatArray, places: IntArray) -> FloatArray:
     return share
 
 
-def _loss(score: FloatArray, said: IntArray, truths: IntArray) -> FloatArray:
-    """1 - score; where items are said or true only, 1, where neither, 0."""
-    none = (said == 0) & (truths == 0)
-    loss: FloatArray = np.where(none, 0.0, 1.0 - score)
+def _one_minus(score: FloatArray, said: FloatArray, truths: FloatArray) -> FloatArray:
+    """1 - score; 0 where nothing is said and nothing is true."""
+    loss: FloatArray = 1.0 - score - (said + truths == 0)
     return loss
 
 
-def _precision(said: IntArray, right: IntArray, truths: IntArray) -> FloatArray:
-    return _loss(right / np.maximum(said, 1), said, truths)
+def _precision(said: FloatArray, right: FloatArray, truths: FloatArray) -> FloatArray:
+    return _one_minus(right / np.maximum(said, 1.0), said, truths)
 
 
-def _recall(said: IntArray, right: IntArray, truths: IntArray) -> FloatArray:
-    return _loss(right / np.maximum(truths, 1), said, truths)
+def _recall(said: FloatArray, right: FloatArray, truths: FloatArray) -> FloatArray:
+    return _one_minus(right / np.maximum(truths, 1.0), said, truths)
 
 
-def _f1(said: IntArray, right: IntArray, truths: IntArray) -> FloatArray:
-    return _loss(2 * right / np.maximum(said + truths, 1), said, truths)
+def _f1(said: FloatArray, right: FloatArray, truths: FloatArray) -> FloatArray:
+    return _one_minus(2 * right / np.maximum(said + truths, 1.0), said, truths)
 
 
-_Losses: TypeAlias = Callable[[IntArray, IntArray, IntArray], FloatArray]
-_LOSSES: Mapping[str, _Losses] = {
+# From items said, right and true, (p, x), (p, x) and (x,), to losses (p, x).
+_Loss: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
+_LOSSES: Mapping[str, _Loss] = {
     "item_precision": _precision,
     "item_recall": _recall,
     "item_f1": _f1,
