@@ -84,6 +84,12 @@ class Settings(BaseSettings):
     serve_experts: bool = Field(
         False, description="Whether single LoRA experts can be called as models too."
     )
+    serve_rows: int = Field(
+        16, ge=1, le=1024, description="Answers that one base writes at once at most."
+    )
+    serve_waiting: int = Field(
+        256, ge=1, description="Prompts that may wait for a base; more are told to come again."
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, or a device map.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto is float32 on a CPU and bfloat16 on CUDA."

@@ -116,7 +116,7 @@ def ids(base: BaseModel, text: str) -> tuple[int, ...]:
 
 
 def asks(base: BaseModel, **draw: object) -> list[Ask]:
-    return [Ask(ids(base, text), Draw(**{"max_tokens": 12, **draw})) for text in TEXTS]  # type: ignore[arg-type]
+    return [Ask(ids(base, text), 12, Draw(**draw)) for text in TEXTS]  # type: ignore[arg-type]
 
 
 def population(folder: Path) -> Population:
@@ -146,7 +146,7 @@ def test_with_the_cache_every_token_is_as_likely_as_without(
     engine: Engine, base: BaseModel, experts: list[Path], adapters: list[EngineAdapter]
 ) -> None:
     wanted = [
-        Ask(ids(base, text), Draw(8 + n), alternatives=3, echo=True) for n, text in enumerate(TEXTS)
+        Ask(ids(base, text), 8 + n, alternatives=3, echo=True) for n, text in enumerate(TEXTS)
     ]
     for ask, said in zip(wanted, answers(engine, wanted, adapters[0]), strict=True):
         scores = [*said.prompt, *said.tokens]
@@ -171,9 +171,7 @@ def _generated(base: BaseModel, said: Whole) -> list[int]:
 def test_an_echoed_prompt_alone_is_scored_as_the_evaluator_scores_it(
     engine: Engine, base: BaseModel, experts: list[Path], adapters: list[EngineAdapter]
 ) -> None:
-    wanted = [
-        Ask(ids(base, text), Draw(0), alternatives=0, echo=True) for text in TEXTS if len(text) > 1
-    ]
+    wanted = [Ask(ids(base, text), 0, alternatives=0, echo=True) for text in TEXTS if len(text) > 1]
     said = answers(engine, wanted, adapters[1])
     rows = [Row(ask.prompt, 1) for ask in wanted]
     nll = answer_nll(base, population(experts[1]), rows, batch_tokens=4096)[0]
@@ -201,7 +199,7 @@ def test_a_stop_ends_an_answer_across_the_borders_of_tokens(
     assert len(free.text) > 6
     stop = free.text[3:6]
     cut = free.text.index(stop)
-    wanted = Ask(ids(base, TEXTS[0]), Draw(12, stop=("never", stop)), alternatives=0)
+    wanted = Ask(ids(base, TEXTS[0]), 12, Draw(stop=("never", stop)), alternatives=0)
     [said] = answers(engine, [wanted], adapters[0])
     assert said.text == free.text[:cut]
     assert said.end is not None
@@ -214,7 +212,7 @@ def test_a_stop_ends_an_answer_across_the_borders_of_tokens(
 def test_what_nobody_waits_for_is_dropped_and_others_go_on(
     engine: Engine, base: BaseModel, adapters: list[EngineAdapter]
 ) -> None:
-    long = Ask(ids(base, "a"), Draw(200, temperature=3.0, seed=1))
+    long = Ask(ids(base, "a"), 200, Draw(temperature=3.0, seed=1))
     (first, second), (ticket, _) = start(engine, [long, long], adapters[0])
     assert isinstance(first.next(), Scored)
     ticket.cancel()
@@ -237,7 +235,7 @@ class Gate:
 def test_no_more_wait_than_may(base: BaseModel) -> None:
     engine = Engine(base, rows=1, waiting=2)
     gate = Gate()
-    ask = Ask((1, 2), Draw(2))
+    ask = Ask((1, 2), 2)
     engine.start([ask], None, [gate])
     assert gate.reached.wait(PATIENCE)
     heard, _ = start(engine, [ask, ask])
@@ -250,17 +248,17 @@ def test_no_more_wait_than_may(base: BaseModel) -> None:
 
 def test_requests_that_cannot_be_answered_are_refused_at_once(engine: Engine) -> None:
     with pytest.raises(PromptTooLongError, match=r"256 tokens.*260.*250 of the prompt, 10 of"):
-        start(engine, [Ask((1,) * 250, Draw(10))])
+        start(engine, [Ask((1,) * 250, 10)])
     with pytest.raises(UnknownTokenError, match="token 257 is not one of"):
-        start(engine, [Ask((257,), Draw(1))])
+        start(engine, [Ask((257,), 1)])
 
 
 def test_closing_fails_what_is_under_way(base: BaseModel) -> None:
     engine = Engine(base, rows=1)
     gate = Gate()
-    engine.start([Ask((1,), Draw(9))], None, [gate])
+    engine.start([Ask((1,), 9)], None, [gate])
     assert gate.reached.wait(PATIENCE)
-    [waiting], _ = start(engine, [Ask((1,), Draw(2))])
+    [waiting], _ = start(engine, [Ask((1,), 2)])
     closing = threading.Thread(target=engine.close)
     closing.start()
     while not engine.closed:
@@ -269,7 +267,7 @@ def test_closing_fails_what_is_under_way(base: BaseModel) -> None:
     closing.join()
     assert isinstance(waiting.next(), Failed)
     with pytest.raises(EngineFailedError, match="closed"):
-        start(engine, [Ask((1,), Draw(1))])
+        start(engine, [Ask((1,), 1)])
 
 
 def test_a_failing_forward_fails_its_requests_and_not_the_next(
@@ -279,11 +277,11 @@ def test_a_failing_forward_fails_its_requests_and_not_the_next(
     broken: Callable[..., Tensor] = _broken
     with monkeypatch.context() as patched:
         patched.setattr("evomerge.connectors.local.engine.prefill", broken)
-        [heard], _ = start(engine, [Ask((1,), Draw(1))])
+        [heard], _ = start(engine, [Ask((1,), 1)])
         told = heard.next()
         assert isinstance(told, Failed)
         assert "out of memory" in str(told.error)
-    assert answers(engine, [Ask((1,), Draw(1))])[0].end is not None
+    assert answers(engine, [Ask((1,), 1)])[0].end is not None
     engine.close()
 
 
@@ -293,7 +291,7 @@ def _broken(*args: object, **more: object) -> Tensor:
 
 def test_broken_weights_are_told_of(engine: Engine, adapters: list[EngineAdapter]) -> None:
     modules = {name: (a * float("nan"), b) for name, (a, b) in adapters[0].modules.items()}
-    [heard], _ = start(engine, [Ask((1,), Draw(4))], EngineAdapter("broken", modules))
+    [heard], _ = start(engine, [Ask((1,), 4)], EngineAdapter("broken", modules))
     assert isinstance(heard.next(), Scored)
     told = heard.next()
     assert isinstance(told, Failed)

@@ -11,28 +11,29 @@ from evomerge.app.schemas.errors import Error
 Responses = dict[int | str, dict[str, Any]]
 
 
-def _refusal(description: str) -> dict[str, Any]:
+def refusal(description: str) -> dict[str, Any]:
+    """One status that a request may be refused with."""
     return {"model": Error, "description": description}
 
 
-NOT_FOUND: Responses = {404: _refusal("Nothing has this id or name.")}
-CONFLICT: Responses = {409: _refusal("It does not fit the state of things.")}
+NOT_FOUND: Responses = {404: refusal("Nothing has this id or name.")}
+CONFLICT: Responses = {409: refusal("It does not fit the state of things.")}
 REFUSED: Responses = {
-    400: _refusal("The body is not JSON, or no form."),
-    409: _refusal("The name is taken, or the idempotency key was used with another body."),
-    413: _refusal("The body is too large."),
-    415: _refusal("The body is of another type."),
-    422: _refusal("A field is wrong; the message names it and its value."),
+    400: refusal("The body is not JSON, or no form."),
+    409: refusal("The name is taken, or the idempotency key was used with another body."),
+    413: refusal("The body is too large."),
+    415: refusal("The body is of another type."),
+    422: refusal("A field is wrong; the message names it and its value."),
 }
 STORED: Responses = {
-    501: _refusal("A library that this needs is not installed."),
-    507: _refusal("The disk is full; nothing was stored."),
+    501: refusal("A library that this needs is not installed."),
+    507: refusal("The disk is full; nothing was stored."),
 }
 # Of every route below /v1.
 ALWAYS: Responses = {
-    401: _refusal("The service asks for an API key."),
-    422: _refusal("A field is wrong; the message names it and its value."),
-    503: _refusal("The database cannot be reached; try again after Retry-After seconds."),
+    401: refusal("The service asks for an API key."),
+    422: refusal("A field is wrong; the message names it and its value."),
+    503: refusal("The database cannot be reached; try again after Retry-After seconds."),
 }
 
 

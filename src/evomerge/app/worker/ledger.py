@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from evomerge.app.db.engine import Database
 from evomerge.app.db.errors import JobNotFoundError
 from evomerge.app.db.models import Job
-from evomerge.app.db.repositories import evaluations, events, queue
+from evomerge.app.db.repositories import evaluations, events, models, queue
 from evomerge.app.db.repositories.evaluations import Recorded, Scored
 from evomerge.app.db.repositories.queue import Lease, StopRequest
 from evomerge.app.db.retry import retrying
@@ -128,14 +128,20 @@ class Ledger:
         return stop
 
     async def succeed(
-        self, result: Mapping[str, Any], progress: Mapping[str, Any], message: str
+        self,
+        result: Mapping[str, Any],
+        progress: Mapping[str, Any],
+        message: str,
+        serve_as: str | None = None,
     ) -> None:
-        """End the job with its result."""
+        """End the job with its result, and give its merge the name it is to be called by."""
         last = Note(message, data={"status": "succeeded"})
 
         async def work(session: AsyncSession) -> None:
             await self._book(session, progress)
             await queue.succeed(session, self.lease, result)
+            if serve_as is not None:
+                await models.name(session, serve_as, self.lease.job_id)
             await self._append(session, [*self._notes, last])
 
         await self._write(work)

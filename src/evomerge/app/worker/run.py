@@ -101,6 +101,7 @@ class MergeRun:
             finished.model_dump(mode="json"),
             progress.snapshot(found.evaluations, "done"),
             f"The job succeeded: search loss {found.best.loss:.6g}.",
+            order.spec.serve_as,
         )
 
     async def _prepare(self, order: Order) -> tuple[Workbench, Data]:

@@ -89,10 +89,6 @@ class Engine:
             self._wake.notify()
         return [each.ticket for each in new]
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text of tokens, special ones left out."""
-        return self._speller.decode(tokens)
-
     @property
     def closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or its thread has died."""
@@ -106,8 +102,8 @@ class Engine:
         self._thread.join()
 
     def _check(self, ask: Ask) -> None:
-        if len(ask.prompt) + ask.draw.max_tokens > self.base.context_tokens:
-            raise PromptTooLongError(len(ask.prompt), ask.draw.max_tokens, self.base.context_tokens)
+        if len(ask.prompt) + ask.max_tokens > self.base.context_tokens:
+            raise PromptTooLongError(len(ask.prompt), ask.max_tokens, self.base.context_tokens)
         for token in ask.prompt:
             if not 0 <= token < self._vocabulary:
                 raise UnknownTokenError(token, self._vocabulary)
@@ -151,7 +147,7 @@ class Engine:
             return
         new.sort(key=lambda each: each.key)
         self._route.segments = segments([each.adapter for each in new])
-        keep = any(each.ask.draw.max_tokens > 1 for each in new)
+        keep = any(each.ask.max_tokens > 1 for each in new)
         self._under_way = new
         states, batch = prefill(self.base, [each.ask.prompt for each in new], keep=keep)
         logits = self.base.logits(states[:, -1])

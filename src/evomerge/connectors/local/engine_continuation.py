@@ -61,7 +61,7 @@ class Continuation:
     @property
     def most_tokens(self) -> int:
         """Tokens of prompt and answer at most."""
-        return len(self.ask.prompt) + self.ask.draw.max_tokens
+        return len(self.ask.prompt) + self.ask.max_tokens
 
     @property
     def dropped(self) -> bool:
@@ -74,7 +74,7 @@ class Continuation:
         if self.ask.echo and self.ask.alternatives is not None:
             tokens = self._prompt_scores(base, states, self.ask.alternatives)
         self._tell(Scored(tokens))
-        if self.ask.draw.max_tokens == 0:
+        if self.ask.max_tokens == 0:
             self._end("length", None)
 
     def grow(self, logits: Tensor, ends: frozenset[int]) -> None:
@@ -96,7 +96,7 @@ class Continuation:
             self._tell(piece)
         if self._answer.stopped:
             self._end("stop", None)
-        elif self._count == self.ask.draw.max_tokens:
+        elif self._count == self.ask.max_tokens:
             self._end("length", None)
 
     def fail(self, error: EngineError) -> None:

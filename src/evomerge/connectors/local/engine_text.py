@@ -28,20 +28,21 @@ class Speller:
         self._letters = _byte_letters() if "ByteLevel" in repr(backend and backend.decoder) else {}
         self.token = lru_cache(1 << 17)(self._token)
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text of tokens, special ones left out."""
+    def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """Text of tokens, special ones left out or not."""
         return str(
             self._tokenizer.decode(
-                list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+                list(tokens), skip_special_tokens=not special, clean_up_tokenization_spaces=False
             )
         )
 
     def _token(self, token: int) -> TokenText:
         data = self._bytes(token)
         try:
-            return TokenText(data.decode(), data)
+            text = data.decode()
         except UnicodeDecodeError:
-            return TokenText("bytes:" + "".join(f"\\x{byte:02x}" for byte in data), data)
+            text = "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+        return TokenText(text, data, token in self._special)
 
     def _bytes(self, token: int) -> bytes:
         spelt = str(self._tokenizer.convert_ids_to_tokens(token) or "")

@@ -52,14 +52,12 @@ class Draw:
     """How an answer is drawn.
 
     Attributes:
-        max_tokens: at most; 0 reads the prompt and writes nothing.
         temperature: 0 is greedy.
         top_p: draw from the likeliest tokens that hold this much probability together.
         seed: the same seed, prompt and model draw the same answer, whatever else is under way.
         stop: texts that end the answer and are no part of it.
     """
 
-    max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
@@ -72,13 +70,15 @@ class Ask:
 
     Attributes:
         prompt: token ids, at least one.
-        draw: how.
+        max_tokens: of the answer at most; 0 reads the prompt and writes nothing.
+        draw: how the answer is drawn.
         alternatives: log-probabilities wanted beside each token's own; None for none at all.
         echo: whether the prompt's own tokens are to be scored too (with `alternatives`).
     """
 
     prompt: tuple[int, ...]
-    draw: Draw
+    max_tokens: int
+    draw: Draw = field(default_factory=Draw)
     alternatives: int | None = None
     echo: bool = False
 
@@ -87,11 +87,13 @@ class Ask:
 class TokenText:
     """How one token is spelt: as bytes, and as text where its bytes are whole characters.
 
-    `text` of a part of a character is written like ``bytes:\\xe2\\x80``.
+    `text` of a part of a character is written like ``bytes:\\xe2\\x80``. A `special` token has no
+    place in an answer's text.
     """
 
     text: str
     data: bytes
+    special: bool = False
 
 
 @dataclass(frozen=True)

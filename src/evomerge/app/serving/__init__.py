@@ -1,0 +1,1 @@
+"""Finished merges as models that answer."""

@@ -1,0 +1,131 @@
+"""The engines of this process: one a base, loaded when first asked for, with adapters beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.app.errors import NotPossibleError
+from evomerge.app.serving.errors import ModelUnavailableError
+from evomerge.app.serving.local import ChatForm, LocalModel
+from evomerge.app.settings import Settings
+from evomerge.connectors.local.errors import LocalModelError
+
+if TYPE_CHECKING:
+    from evomerge.connectors.local.engine import Engine
+    from evomerge.connectors.local.engine_layers import EngineAdapter
+    from evomerge.connectors.local.engine_prompts import Prompter
+
+logger = logging.getLogger(__name__)
+
+# Adapters kept in memory beside a base.
+_ADAPTERS = 64
+
+
+class Engines:
+    """Makes local models. For one event loop; what is slow runs in threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loading = asyncio.Lock()
+        self._engines: dict[str, tuple[Engine, Prompter]] = {}
+        self._adapters: OrderedDict[tuple[str, Path], EngineAdapter] = OrderedDict()
+
+    async def model(
+        self, base: str, folder: Path | None, form: ChatForm, content_hash: str | None = None
+    ) -> LocalModel:
+        """The adapter in a folder over a base; without a folder the base alone.
+
+        Args:
+            content_hash: what the adapter must have, if that is known.
+
+        Raises:
+            ModelUnavailableError: the base or the adapter cannot be read, or has changed.
+            NotPossibleError: torch is not installed.
+        """
+        async with self._loading:
+            try:
+                engine, prompter = await self._engine(base)
+                adapter = await self._adapter(base, folder, engine)
+            except ModuleNotFoundError as error:
+                raise NotPossibleError(
+                    f"this model needs {error.name}, which is not installed: "
+                    "pip install 'evo-merging[local]'"
+                ) from error
+        if adapter is not None and content_hash not in (None, adapter.key):
+            raise ModelUnavailableError("the adapter's files have changed", param="model")
+        return LocalModel(engine, prompter, adapter, form)
+
+    async def close(self) -> None:
+        """End every engine; what is under way fails."""
+        for engine, _ in self._engines.values():
+            await asyncio.to_thread(engine.close)
+        self._engines.clear()
+
+    async def _engine(self, base: str) -> tuple[Engine, Prompter]:
+        known = self._engines.get(base)
+        if known is None or known[0].closed:
+            self._engines[base] = await asyncio.to_thread(self._load, base)
+        return self._engines[base]
+
+    async def _adapter(
+        self, base: str, folder: Path | None, engine: Engine
+    ) -> EngineAdapter | None:
+        if folder is None:
+            return None
+        key = (base, folder)
+        if key not in self._adapters:
+            self._adapters[key] = await asyncio.to_thread(_load_adapter, folder, engine)
+        self._adapters.move_to_end(key)
+        while len(self._adapters) > _ADAPTERS:
+            self._adapters.popitem(last=False)
+        return self._adapters[key]
+
+    def _load(self, name: str) -> tuple[Engine, Prompter]:
+        # Here, not above: the service must do without torch until a model is called.
+        from evomerge.connectors.local.base_model import load_base
+        from evomerge.connectors.local.engine import Engine
+        from evomerge.connectors.local.engine_prompts import Prompter
+
+        settings = self._settings
+        folder = settings.bases.get(name)
+        if folder is None:
+            raise ModelUnavailableError(
+                f"base {name!r} is not among the service's bases", param="model"
+            )
+        try:
+            base = load_base(
+                folder,
+                name=name,
+                device=settings.device,
+                dtype=settings.dtype,
+                threads=settings.threads,
+            )
+        except (LocalModelError, OSError) as error:
+            logger.error("base %r: %s", name, error)
+            raise ModelUnavailableError(
+                f"base {name!r} cannot be loaded; see the log", param="model"
+            ) from error
+        engine = Engine(
+            base,
+            batch_tokens=settings.batch_tokens,
+            rows=settings.serve_rows,
+            waiting=settings.serve_waiting,
+        )
+        return engine, Prompter(base)
+
+
+def _load_adapter(folder: Path, engine: Engine) -> EngineAdapter:
+    from evomerge.connectors.local.engine_layers import load_engine_adapter
+    from evomerge.merging.lora.errors import AdapterError
+
+    try:
+        return load_engine_adapter(folder, engine.base)
+    except (AdapterError, OSError) as error:
+        logger.error("adapter %s: %s", folder, error)
+        raise ModelUnavailableError(
+            "the model's adapter cannot be read; see the log", param="model"
+        ) from error

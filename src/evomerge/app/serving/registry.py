@@ -1,0 +1,133 @@
+"""From a model's name to what answers: merges by name or job, experts where they are served."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evomerge.app.db.models import Expert, Job
+from evomerge.app.db.repositories import models
+from evomerge.app.db.repositories.lookup import find
+from evomerge.app.schemas.inputs import JobInputs
+from evomerge.app.schemas.spec import MergeJobSpec
+from evomerge.app.services.context import Context
+from evomerge.app.services.datasets import first_example
+from evomerge.app.serving.engines import Engines
+from evomerge.app.serving.errors import ModelNotFoundError, ModelNotReadyError
+from evomerge.app.serving.local import ChatForm
+from evomerge.app.serving.protocol import Card, ServedModel
+from evomerge.app.worker.artifacts import folder_of
+
+# Merges without a name, and experts, that a list holds at most.
+_LISTED = 1000
+_PLAIN = "plain"
+
+Make = Callable[[Job, MergeJobSpec, JobInputs], Awaitable[ServedModel]]
+
+
+class Models:
+    """Every model of the service. Use as an async context manager; made once."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._engines = Engines(context.settings)
+        self._spaces: Mapping[str, Make] = {"lora": self._lora}
+
+    async def __aenter__(self) -> Models:
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        await self._engines.close()
+
+    async def get(self, name: str) -> ServedModel:
+        """What answers under a name: a merge's name or its job's id; an expert's name or id.
+
+        Raises:
+            ModelNotFoundError: nothing has this name.
+            ModelNotReadyError: it is a job that has not succeeded.
+            ApiError: it cannot be loaded.
+        """
+        job, expert = await self._find(name)
+        if job is not None:
+            return await self._merge(job)
+        if expert is None or expert.base is None or expert.path is None:
+            raise ModelNotFoundError(name)
+        form = ChatForm(template=expert.meta.get("chat") != _PLAIN)
+        folder = Path(expert.path)
+        return await self._engines.model(expert.base, folder, form, expert.content_hash)
+
+    async def card(self, name: str) -> Card:
+        """How a model is listed. Raises as `get`, and loads nothing."""
+        job, expert = await self._find(name)
+        if job is not None:
+            _check_finished(job)
+            return _merge_card(name, job)
+        if expert is None:
+            raise ModelNotFoundError(name)
+        return _expert_card(expert)
+
+    async def cards(self) -> list[Card]:
+        """Merges by name, merges by their jobs' ids, and experts where they are served."""
+        async with self._context.database.read() as session:
+            named = await models.named(session)
+            unnamed = await models.unnamed(session, _LISTED)
+            experts = await models.experts(session, _LISTED) if self._serves_experts else []
+        return [
+            *(_merge_card(model.name, job) for model, job in named),
+            *(_merge_card(job.id, job) for job in unnamed),
+            *map(_expert_card, experts),
+        ]
+
+    @property
+    def _serves_experts(self) -> bool:
+        return self._context.settings.serve_experts
+
+    async def _find(self, name: str) -> tuple[Job | None, Expert | None]:
+        async with self._context.database.read() as session:
+            job = await models.find(session, name)
+            expert = None
+            if job is None and self._serves_experts:
+                expert = await find(session, Expert, name)
+        return job, expert if expert is not None and expert.kind == "lora" else None
+
+    async def _merge(self, job: Job) -> ServedModel:
+        _check_finished(job)
+        spec = MergeJobSpec.model_validate(job.spec)
+        return await self._spaces[spec.space](job, spec, JobInputs.model_validate(job.inputs))
+
+    async def _lora(self, job: Job, spec: MergeJobSpec, inputs: JobInputs) -> ServedModel:
+        folder = folder_of(self._context.settings.data_dir, job.id)
+        return await self._engines.model(inputs.base_name, folder, await _form(spec, inputs))
+
+
+async def _form(spec: MergeJobSpec, inputs: JobInputs) -> ChatForm:
+    """Chats as the rows of the job's first dataset were put to its candidates."""
+    try:
+        template = bool((await first_example(inputs.datasets[0].path)).messages)
+    except OSError:  # the rows are gone; most are prompts
+        template = False
+    # White space at the end belongs to the answer's first token, which the model writes.
+    return ChatForm(template, spec.objective.answer_prefix.rstrip(), spec.objective.max_new_tokens)
+
+
+def _check_finished(job: Job) -> None:
+    if job.status != "succeeded":
+        raise ModelNotReadyError(
+            f"job {job.id} is {job.status}: only a job that has succeeded is a model", param="model"
+        )
+
+
+def _merge_card(name: str, job: Job) -> Card:
+    about: dict[str, Any] = {
+        "kind": "merge",
+        "space": job.spec.get("space", "lora"),
+        "base": job.inputs.get("base"),
+        "merge_job_id": job.id,
+    }
+    return Card(name, job.finished_at or job.created_at, about)
+
+
+def _expert_card(expert: Expert) -> Card:
+    about = {"kind": "expert", "space": "lora", "base": expert.base, "expert_id": expert.id}
+    return Card(expert.name, expert.created_at, about)
