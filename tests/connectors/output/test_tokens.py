@@ -44,6 +44,15 @@ def test_the_very_first_token_of_raw_text_does_not_count() -> None:
     np.testing.assert_array_equal(found.log_probs, [[-2, -1]])
 
 
+def test_a_first_token_without_its_text_is_the_beginning_of_the_text() -> None:
+    """As vLLM gives the first position of a prompt, where there is no beginning-of-text."""
+    text = echo(("", None), (" upon", -2.0), (" a", -1.0))
+    found = token_scores(["ann"], [text], "Once upon a", row=1)
+    np.testing.assert_array_equal(found.log_probs, [[-2, -1]])
+    foreign = token_scores(["ann"], [echo(("", None), (" else", -2.0))], "Once upon a", row=1)
+    assert not foreign.answered.any()
+
+
 def test_pieces_of_characters_and_other_blanks_are_still_found() -> None:
     text = echo(("Q:", None), ("▁caf", -1.0), ("�", -2.0), ("�", -0.5), ("!", -0.1))
     found = token_scores(["ann"], [text], " café!", row=1)

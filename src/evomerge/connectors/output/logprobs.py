@@ -30,20 +30,23 @@ def scored_tokens(tokens: Sequence[Token], part: str) -> tuple[Token, ...] | Non
     A tokenizer may join the end of the prompt to the beginning of the part; such a token counts.
     Where tokens do not spell the text, for blanks that are written otherwise and pieces of
     characters that are written as none, what they have in common with it decides: ASCII without
-    blanks.
+    blanks. Where nothing stands before the part, its first token may lack its text as it lacks a
+    probability, and all tokens are the part's.
 
     Returns:
         None where it cannot be told.
     """
-    texts = [token.text for token in tokens]
+    texts, wanted = [token.text for token in tokens], part
     if not "".join(texts).endswith(part):
-        texts, bare = [_plain(text) for text in texts], _plain(part)
+        texts, wanted = [_plain(text) for text in texts], _plain(part)
+        spelled = "".join(texts)
+        if spelled and tokens[0] == Token("", None) and wanted.endswith(spelled):
+            return tuple(tokens)
         # What begins with another character would lose its first tokens.
-        if not bare or bare[0] != part.lstrip()[0] or not "".join(texts).endswith(bare):
+        if not wanted or wanted[0] != part.lstrip()[0] or not spelled.endswith(wanted):
             return None
-        part = bare
     ends = list(accumulate(len(text) for text in texts))
-    start = (ends[-1] if ends else 0) - len(part)
+    start = (ends[-1] if ends else 0) - len(wanted)
     return tuple(token for token, end in zip(tokens, ends, strict=True) if end > start)
 
 
