@@ -92,3 +92,27 @@ class StorageFullError(ApiError):
 
     status = 507
     code = "disk_full"
+
+
+class ForbiddenError(ApiError):
+    """The key presented may not do this."""
+
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
+class OverloadedError(UnavailableError):
+    """Too many ask at once; the same request may succeed soon."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "queue_full"
+
+
+class QuotaError(ApiError):
+    """The key presented has used up what it may."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"

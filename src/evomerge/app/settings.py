@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -38,6 +38,25 @@ class EndpointLimitsSetting(BaseModel):
     deadline_seconds: float = Field(300.0, gt=0, description="Longest time of one request.")
 
 
+class KeySetting(BaseModel):
+    """An API key with a name, and what it may do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: SecretStr
+    scope: Literal["sessions", "all"] = Field(
+        "sessions",
+        description="sessions: only the session protocol, so that neither weights nor data are "
+        "ever seen; all: everything, as api_keys.",
+    )
+    evaluations: int | None = Field(
+        None, ge=0, description="Candidates that sessions score for this key, ever; null: any."
+    )
+    materialize: bool = Field(
+        False, description="Whether it may have merged adapters written, and learn where."
+    )
+
+
 class Settings(BaseSettings):
     """Everything that a deployment decides."""
 
@@ -63,6 +82,22 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="0 picks a free one.")
     api_keys: list[SecretStr] = Field(
         default_factory=list, description="Keys that clients may present; empty asks for none."
+    )
+    named_keys: dict[str, KeySetting] = Field(
+        default_factory=dict, description="Further keys by name, each with its rights."
+    )
+    shared: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Presets of the session protocol by id: merge jobs over space lora, as in "
+        "POST /v1/merge_jobs, whose pool others may search over by alpha and beta alone.",
+    )
+    shared_waiting: int = Field(
+        32, ge=1, description="Candidates that may wait for a session's model; more are refused."
+    )
+    shared_seconds: float = Field(3600.0, gt=0, description="Longest wait of a session's optimize.")
+    adapter_dirs: list[Path] = Field(
+        default_factory=list,
+        description="Folders below which remote jobs may write candidates for servers to read.",
     )
     allowed_hosts: list[str] = Field(
         default_factory=lambda: ["api.openai.com", "api.anthropic.com", "openrouter.ai"],

@@ -6,7 +6,7 @@ Both stand here and not in dependencies, because a body is read before dependenc
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 from pydantic import SecretStr
@@ -15,23 +15,47 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evomerge.app.api.errors import envelope
+from evomerge.app.errors import ForbiddenError
+from evomerge.app.sessions.rights import Rights
+from evomerge.app.settings import KeySetting
 
 PROTECTED = "/v1"
+# What keys of scope sessions may call.
+SHARED = ("/v1/presets", "/v1/sessions")
+# Characters of a key's hash that stand for its caller.
+_SHOWN = 16
 # What multipart's boundaries and small fields may add to the files themselves.
 _FORM_OVERHEAD = 64 * 1024
 
 
 class ApiKeys:
-    """Asks for one of the keys on every route below /v1; without keys it lets all pass."""
+    """Asks for one of the keys on every route below /v1; without keys it lets all pass.
 
-    def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
+    Named keys come with rights: one for sessions alone is refused everything else.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Sequence[SecretStr],
+        named: Mapping[str, KeySetting] | None = None,
+    ) -> None:
         self.app = app
-        self._hashes = [_hash(key.get_secret_value()) for key in keys]
+        self._rights: dict[str, Rights] = {}
+        for key in keys:
+            known = _hash(key.get_secret_value())
+            self._rights[known] = Rights(known[:_SHOWN])
+        for one in (named or {}).values():
+            known = _hash(one.key.get_secret_value())
+            everything = one.scope == "all"
+            self._rights[known] = Rights(
+                known[:_SHOWN], everything, one.evaluations, everything or one.materialize
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._hashes and _is_protected(scope):
-            caller = self._caller(Headers(scope=scope).get("authorization", ""))
-            if caller is None:
+        if scope["type"] == "http" and self._rights and _is_below(scope, [PROTECTED]):
+            rights = self._presented(Headers(scope=scope).get("authorization", ""))
+            if rights is None:
                 response = envelope(
                     401,
                     "give a valid API key as Authorization: Bearer KEY",
@@ -41,16 +65,25 @@ class ApiKeys:
                 )
                 await response(scope, receive, send)
                 return
-            scope.setdefault("state", {})["caller"] = caller
+            if not rights.everything and not _is_below(scope, SHARED):
+                message = f"this key may call {' and '.join(SHARED)} only"
+                response = envelope(403, message, ForbiddenError.type, ForbiddenError.code)
+                await response(scope, receive, send)
+                return
+            scope.setdefault("state", {}).update(caller=rights.caller, rights=rights)
         await self.app(scope, receive, send)
 
-    def _caller(self, header: str) -> str | None:
-        """A short name of the key presented; None where it is not one of ours."""
+    def _presented(self, header: str) -> Rights | None:
+        """What the key presented may do; None where it is not one of ours."""
         scheme, _, key = header.partition(" ")
         presented = _hash(key.strip())
         # Every hash is compared, and in constant time, so that time tells nothing.
-        matches = [hmac.compare_digest(presented, known) for known in self._hashes]
-        return presented[:16] if scheme.lower() == "bearer" and any(matches) else None
+        matches = [
+            rights
+            for known, rights in self._rights.items()
+            if hmac.compare_digest(presented, known)
+        ]
+        return matches[0] if scheme.lower() == "bearer" and matches else None
 
 
 class BodyLimit:
@@ -106,9 +139,9 @@ def _counting(receive: Receive, limit: int) -> Receive:
     return counted
 
 
-def _is_protected(scope: Scope) -> bool:
+def _is_below(scope: Scope, roots: Sequence[str]) -> bool:
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return path == PROTECTED or path.startswith(PROTECTED + "/")
+    return any(path == root or path.startswith(root + "/") for root in roots)
 
 
 def _hash(key: str) -> str:

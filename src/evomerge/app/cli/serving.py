@@ -57,7 +57,7 @@ def check_binding(settings: Settings) -> None:
     Raises:
         InputError: the host is beyond loopback and no key is set.
     """
-    if not settings.api_keys and not is_loopback(settings.host):
+    if not (settings.api_keys or settings.named_keys) and not is_loopback(settings.host):
         raise InputError(
             f"host={settings.host!r} is reachable from other machines: set EVOMERGE_API_KEYS "
             "to a JSON list of keys first, or bind 127.0.0.1"

@@ -8,6 +8,7 @@ EXPERT = "ex"
 POOL = "pool"
 DATASET = "ds"
 MERGE_JOB = "mj"
+SESSION = "ses"
 
 
 def new_id(prefix: str) -> str:

@@ -127,6 +127,8 @@ class Job(Table):
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     seconds_used: Mapped[float] = mapped_column(Float, default=0.0)  # over all attempts
     progress: Mapped[dict[str, Any]] = mapped_column(Json)
+    # Which examples the search has answers for, once it has begun; null where it needs none.
+    gathered: Mapped[dict[str, Any] | None] = mapped_column(Json)
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     created_at: Mapped[float] = mapped_column(Float)
@@ -234,3 +236,31 @@ class IdempotencyKey(Table):
     status: Mapped[int] = mapped_column(Integer)
     response: Mapped[dict[str, Any]] = mapped_column(Json)
     created_at: Mapped[float] = mapped_column(Float)
+
+
+class SharedSession(Table):
+    """A session of the BMM protocol: a preset as it was when the session began.
+
+    `spec` and `inputs` are those of a merge job over the preset's pool and datasets; `caller` is
+    the only one who may use the session.
+    """
+
+    __tablename__ = "sessions"
+    __table_args__ = (Index("ix_sessions_caller", "caller", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    caller: Mapped[str] = mapped_column(String(64))
+    preset: Mapped[str] = mapped_column(String(128))
+    query: Mapped[dict[str, Any]] = mapped_column(Json)  # query_plus, as it was asked
+    spec: Mapped[dict[str, Any]] = mapped_column(Json)
+    inputs: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class Quota(Table):
+    """How many candidates a caller has had scored, over all its sessions."""
+
+    __tablename__ = "quotas"
+
+    caller: Mapped[str] = mapped_column(String(64), primary_key=True)
+    evaluations: Mapped[int] = mapped_column(BigInteger)
