@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from evomerge.app.db.models import Expert as ExpertRow
 from evomerge.app.db.repositories import experts
 from evomerge.app.db.repositories.experts import NewExpert
-from evomerge.app.db.repositories.lookup import find
-from evomerge.app.errors import ConflictError, InvalidRequestError, NotFoundError
+from evomerge.app.errors import ConflictError, InvalidRequestError
 from evomerge.app.schemas.api_experts import ApiDefinition, ApiExpertCreate
 from evomerge.app.schemas.experts import Expert
 from evomerge.app.services.context import Context
+from evomerge.app.services.references import known
 from evomerge.connectors.errors import (
     AskError,
     CredentialError,
@@ -102,9 +102,7 @@ async def _probe(context: Context, body: ApiDefinition) -> Capabilities:
 
 
 async def _api_row(session: AsyncSession, key: str) -> ExpertRow:
-    row = await find(session, ExpertRow, key)
-    if row is None:
-        raise NotFoundError("expert", key)
+    row = await known(session, ExpertRow, key)
     if row.kind != API:
         raise ConflictError(f"expert {row.name!r} has no API to check", code="not_an_api_expert")
     return row

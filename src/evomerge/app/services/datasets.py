@@ -35,6 +35,7 @@ from evomerge.app.services import leftovers
 from evomerge.app.services.context import Context
 from evomerge.app.services.names import name_from
 from evomerge.app.services.once import Answer, Make
+from evomerge.app.services.references import known
 from evomerge.app.services.roots import below_roots
 from evomerge.app.services.storage import check_stored, scratch, settle
 from evomerge.evaluation import (
@@ -186,9 +187,7 @@ async def delete(context: Context, key: str) -> Deleted:
         NotFoundError: there is none.
     """
     async with context.database.write() as session:
-        row = await find(session, DatasetRow, key)
-        if row is None:
-            raise NotFoundError("dataset", key)
+        row = await known(session, DatasetRow, key)
         await datasets.remove(session, row.id)
     await leftovers.clear(context, row.path)
     return Deleted(id=row.id, object="dataset")
@@ -235,10 +234,7 @@ def _cut(value: Any) -> Any:
 
 async def _row(context: Context, key: str) -> DatasetRow:
     async with context.database.read() as session:
-        row = await find(session, DatasetRow, key)
-    if row is None:
-        raise NotFoundError("dataset", key)
-    return row
+        return await known(session, DatasetRow, key)
 
 
 def _answer(status: int, row: DatasetRow) -> Answer:

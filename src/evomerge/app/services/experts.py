@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from evomerge.app.db.models import Expert as ExpertRow
 from evomerge.app.db.repositories import experts, references
 from evomerge.app.db.repositories.experts import NewExpert
-from evomerge.app.db.repositories.lookup import find, newest
-from evomerge.app.errors import ConflictError, InvalidRequestError, NotFoundError
+from evomerge.app.db.repositories.lookup import newest
+from evomerge.app.errors import ConflictError, InvalidRequestError
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.experts import Expert, ExpertFields, ExpertPage
 from evomerge.app.services import leftovers
@@ -24,6 +24,7 @@ from evomerge.app.services.bases import Bases
 from evomerge.app.services.context import Context
 from evomerge.app.services.names import name_from
 from evomerge.app.services.once import Answer, Make
+from evomerge.app.services.references import known
 from evomerge.app.services.roots import below_roots
 from evomerge.app.services.storage import check_stored, scratch, settle
 
@@ -114,9 +115,7 @@ async def get(context: Context, key: str) -> Expert:
         NotFoundError: there is none.
     """
     async with context.database.read() as session:
-        row = await find(session, ExpertRow, key)
-    if row is None:
-        raise NotFoundError("expert", key)
+        row = await known(session, ExpertRow, key)
     return Expert.model_validate(row)
 
 
@@ -136,9 +135,7 @@ async def delete(context: Context, key: str) -> Deleted:
     """
     try:
         async with context.database.write() as session:
-            row = await find(session, ExpertRow, key)
-            if row is None:
-                raise NotFoundError("expert", key)
+            row = await known(session, ExpertRow, key)
             if pools := await experts.pools_of(session, row.id):
                 names = ", ".join(map(repr, pools))
                 raise ConflictError(f"expert {row.name!r} is in pool {names}", code="in_use")

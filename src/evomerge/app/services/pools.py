@@ -13,7 +13,7 @@ from evomerge.app.db.models import Pool as PoolRow
 from evomerge.app.db.repositories import experts, pools
 from evomerge.app.db.repositories.experts import NewExpert
 from evomerge.app.db.repositories.lookup import find, newest
-from evomerge.app.errors import ConflictError, Detail, InvalidRequestError, NotFoundError
+from evomerge.app.errors import ConflictError, Detail, InvalidRequestError
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.pools import Pool, PoolCreate, PoolMember, PoolPage
 from evomerge.app.services.adapters import check_adapter
@@ -21,7 +21,7 @@ from evomerge.app.services.context import Context
 from evomerge.app.services.experts import is_same, new_expert, taken
 from evomerge.app.services.names import name_from
 from evomerge.app.services.once import Answer, Make
-from evomerge.app.services.references import find_experts
+from evomerge.app.services.references import find_experts, known
 from evomerge.app.services.roots import folders_below_roots
 
 _NAMED = 10
@@ -84,9 +84,7 @@ async def get(context: Context, key: str) -> Pool:
         NotFoundError: there is none.
     """
     async with context.database.read() as session:
-        row = await find(session, PoolRow, key)
-        if row is None:
-            raise NotFoundError("pool", key)
+        row = await known(session, PoolRow, key)
         members = await pools.member_names(session, [row.id])
     return _resource(row, members[row.id])
 
@@ -106,9 +104,7 @@ async def delete(context: Context, key: str) -> Deleted:
         NotFoundError: there is none.
     """
     async with context.database.write() as session:
-        row = await find(session, PoolRow, key)
-        if row is None:
-            raise NotFoundError("pool", key)
+        row = await known(session, PoolRow, key)
         await pools.remove(session, row.id)
     return Deleted(id=row.id, object="pool")
 

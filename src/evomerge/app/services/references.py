@@ -7,8 +7,20 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evomerge.app.db.models import Dataset, Expert
-from evomerge.app.db.repositories.lookup import find_all
-from evomerge.app.errors import InvalidRequestError
+from evomerge.app.db.repositories.lookup import Named, find, find_all
+from evomerge.app.errors import InvalidRequestError, NotFoundError
+
+
+async def known(session: AsyncSession, table: type[Named], key: str) -> Named:
+    """The row that has this id or name.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    row = await find(session, table, key)
+    if row is None:
+        raise NotFoundError(table.__name__.lower(), key)
+    return row
 
 
 async def find_experts(
