@@ -20,6 +20,7 @@ from evomerge.app.api import (
     merge_jobs,
     models,
     pools,
+    sessions,
 )
 from evomerge.app.api.middleware import ApiKeys, BodyLimit
 from evomerge.app.api.responses import ALWAYS
@@ -30,6 +31,9 @@ from evomerge.app.services.context import Context
 from evomerge.app.services.inspection import Inspection
 from evomerge.app.services.leftovers import kept_swept
 from evomerge.app.serving.registry import Models
+from evomerge.app.sessions.engine import Engine
+from evomerge.app.sessions.presets import read_presets
+from evomerge.app.sessions.service import Sessions
 from evomerge.app.settings import Settings
 from evomerge.version import __version__
 
@@ -44,6 +48,7 @@ _RESOURCES = (
     merge_job_results,
     models,
     completions,
+    sessions,
 )
 # Tells OpenAPI of the keys; `ApiKeys` asks for them.
 _KEY = HTTPBearer(auto_error=False, description="Asked for where the service has API keys.")
@@ -54,7 +59,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     Its database is connected when it starts up and let go when it shuts down; the schema must be
     there already (`evomerge migrate`), and /readyz tells whether it is.
+
+    Raises:
+        PresetError: the settings share what is no merge job.
     """
+    presets = read_presets(settings.shared)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         bases = Bases(settings.bases)
         async with connectors(settings) as ask:
             app.state.context = Context(settings, database, bases, Inspection(bases), ask)
+            app.state.sessions = Sessions(app.state.context, presets, Engine(settings))
             try:
                 async with (
                     kept_swept(app.state.context),
@@ -82,6 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_parameters={"validatorUrl": None},
     )
     app.include_router(health.router)
+    app.include_router(sessions.protocol_health)
     for resource in _RESOURCES:
         app.include_router(resource.router, responses=ALWAYS, dependencies=[Security(_KEY)])
     errors.install(app)
@@ -90,5 +101,5 @@ def create_app(settings: Settings) -> FastAPI:
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
     )
-    app.add_middleware(ApiKeys, keys=settings.api_keys)
+    app.add_middleware(ApiKeys, keys=settings.api_keys, named=settings.named_keys)
     return app
