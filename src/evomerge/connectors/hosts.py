@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -62,6 +63,7 @@ class Origin:
         return f"{self.scheme}://{self.authority}"
 
     @classmethod
+    @lru_cache(maxsize=1024)
     def of(cls, base_url: str) -> Origin:
         """The parts of a base URL.
 

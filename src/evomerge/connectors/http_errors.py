@@ -66,3 +66,20 @@ def parsed(text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise BadAnswerError(f"expected JSON, got {text[:200]!r}") from error
+
+
+def refusal(status: int, text: str) -> StatusError:
+    """The error in an OpenAI-style envelope, or the bare text of another server."""
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = None
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return StatusError(status, text[:500].strip() or f"status {status} without a word")
+    details = [
+        detail["message"]
+        for detail in error.get("details") or ()
+        if isinstance(detail, dict) and isinstance(detail.get("message"), str)
+    ]
+    return StatusError(status, error["message"], error.get("param"), error.get("code"), details)

@@ -58,7 +58,18 @@ class Retries:
         Raises:
             AskError: what the last attempt failed with.
         """
-        # One object a run: tenacity keeps its state by thread, and tasks share a thread.
+        try:
+            return await attempt()
+        except AgainError as again:
+            failed = [again]
+
+        async def next_attempt() -> T:
+            if failed:
+                raise failed.pop()
+            return await attempt()
+
+        # Only for what has failed once, which is rare; and one object a run, since tenacity keeps
+        # its state by thread, and tasks share a thread.
         retrying = AsyncRetrying(
             stop=stop_after_attempt(attempts),
             wait=self._wait,
@@ -67,7 +78,7 @@ class Retries:
             reraise=True,
         )
         try:
-            return await retrying(attempt)
+            return await retrying(next_attempt)
         except AgainError as again:
             raise again.error from None
 
