@@ -23,7 +23,7 @@ $(VENV)/.local: pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/.local
-	$(PIP) --editable '.[local,postgres,recipe,test,dev]'
+	$(PIP) --editable '.[local,postgres,recipe,lm-eval,test,dev]'
 	touch $@
 
 demo: $(VENV)/.local  ## the real job on a real language model
