@@ -26,11 +26,13 @@ from evomerge.app.schemas.inputs import DatasetInput, ExpertInput, JobInputs
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.settings import Settings
 from evomerge.app.worker.benches import LoraBenches
+from evomerge.app.worker.inputs import Data
 from evomerge.app.worker.ledger import Ledger
 from evomerge.app.worker.loop import Worker
+from evomerge.app.worker.order import Desk, Order
 from evomerge.app.worker.process import rhythm, versions
 from evomerge.app.worker.run import MergeRun
-from evomerge.app.worker.workbench import Workbench
+from evomerge.app.worker.workbench import Prepared
 from evomerge.evaluation import read_examples, to_jsonl
 from evomerge.merging.lora.adapter import read_adapter
 
@@ -42,12 +44,12 @@ class Stopwatch:
         self._benches = benches
         self.loading = 0.0
 
-    def bench(self, spec: MergeJobSpec, inputs: JobInputs) -> Workbench:
+    async def prepare(self, order: Order, data: Data, desk: Desk) -> Prepared:
         """Load, and remember how long it took."""
         start = time.perf_counter()
-        made = self._benches.bench(spec, inputs)
+        made = await asyncio.to_thread(self._benches.bench, order.spec, order.inputs)
         self.loading = time.perf_counter() - start
-        return made
+        return Prepared(made, data)
 
 
 def describe(pool: Path, experts: int, data: Path, folder: Path) -> JobInputs:
@@ -97,7 +99,7 @@ async def run(
     async def timed(ledger: Ledger) -> None:
         nonlocal wall
         start = time.perf_counter()
-        await MergeRun(ledger, watch.bench, settings.data_dir, versions(), stopping).run()
+        await MergeRun(ledger, watch.prepare, settings.data_dir, versions(), stopping).run()
         wall = time.perf_counter() - start
         stopping.set()
 

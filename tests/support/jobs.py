@@ -15,7 +15,8 @@ from evomerge.app.db.models import Job
 from evomerge.app.schemas.inputs import DatasetInput, ExpertInput, JobInputs
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.worker.ledger import Ledger
-from evomerge.app.worker.run import BenchMaker, MergeRun
+from evomerge.app.worker.run import MergeRun
+from evomerge.app.worker.workbench import Prepare
 from evomerge.evaluation import Example, to_jsonl
 
 SPEC: dict[str, Any] = {
@@ -105,11 +106,11 @@ async def until(
 
 
 def runner(
-    make_bench: BenchMaker, data_dir: Path, stopping: asyncio.Event
+    prepare: Prepare, data_dir: Path, stopping: asyncio.Event
 ) -> Callable[[Ledger], Any]:
     """What a worker does with a claimed job."""
 
     async def run(ledger: Ledger) -> None:
-        await MergeRun(ledger, make_bench, data_dir, {"evomerge": "test"}, stopping).run()
+        await MergeRun(ledger, prepare, data_dir, {"evomerge": "test"}, stopping).run()
 
     return run

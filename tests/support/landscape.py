@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from evomerge.app.schemas.inputs import JobInputs
-from evomerge.app.schemas.spec import MergeJobSpec, Metric
+from evomerge.app.schemas.spec import Metric
+from evomerge.app.worker.inputs import Data
+from evomerge.app.worker.order import Desk, Order
+from evomerge.app.worker.workbench import Prepared
 from evomerge.connectors.base import Scores, Usage
 from evomerge.evaluation import Example
 from evomerge.optimizers import Candidate, FloatArray
@@ -88,6 +90,9 @@ class LandscapeBench:
     evaluate: LandscapeEvaluator = field(default_factory=LandscapeEvaluator)
     base_hash: str = "0" * 64
 
+    def starts(self) -> Sequence[FloatArray]:
+        return ()
+
     def check(self, metric: Metric, examples: Sequence[Example]) -> None:
         pass
 
@@ -101,6 +106,6 @@ class LandscapeBench:
         rounded = [a.astype(np.float16).astype(np.float64) for a in vars(candidate).values()]
         return LandscapeModel(Candidate(*rounded), self.evaluate)
 
-    def __call__(self, spec: MergeJobSpec, inputs: JobInputs) -> LandscapeBench:
-        """Itself, as what makes benches."""
-        return self
+    async def __call__(self, order: Order, data: Data, desk: Desk) -> Prepared:
+        """Itself, as what makes pools ready."""
+        return Prepared(self, data)

@@ -18,12 +18,8 @@ from evomerge.connectors.question import Answer, Endpoint, Provider, Question
 from evomerge.connectors.retries import Retries
 
 
-class ProbedConnector(Protocol):
-    """A connector that knows how to use what a probe found."""
-
-    def refused(self, endpoint: Endpoint) -> set[str]:
-        """Parameters that this model was seen to refuse, for the probe."""
-        ...
+class Asker(Protocol):
+    """Asks models, and knows how to use what a probe found."""
 
     async def ask(
         self,
@@ -37,6 +33,14 @@ class ProbedConnector(Protocol):
             capabilities: what may be relied on; unprobed, the least.
             on_attempt: awaited before each HTTP request; what it raises ends the question.
         """
+        ...
+
+
+class ProbedConnector(Asker, Protocol):
+    """The connector of one provider, which a probe can learn from."""
+
+    def refused(self, endpoint: Endpoint) -> set[str]:
+        """Parameters that this model was seen to refuse, for the probe."""
         ...
 
 

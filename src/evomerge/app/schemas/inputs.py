@@ -11,6 +11,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from evomerge.app.outputs import KnownExpert
+from evomerge.app.schemas.api_experts import ApiDefinition
+from evomerge.connectors.expert import Capabilities
+
 
 class _Fixed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -19,7 +23,8 @@ class _Fixed(BaseModel):
 class ExpertInput(_Fixed):
     """One expert, in the order of the job's candidates.
 
-    `path` is where an adapter is; `definition` is how an API is called, as the expert's row has it.
+    `path` is where an adapter is; `definition` is how an API is called, as the expert's row has
+    it, and `capabilities` is what its last probe had found.
     """
 
     id: str
@@ -28,6 +33,22 @@ class ExpertInput(_Fixed):
     kind: Literal["lora", "api", "remote"] = "lora"
     path: Path | None = None
     definition: dict[str, Any] | None = None
+    capabilities: dict[str, Any] | None = None
+
+    @property
+    def known(self) -> KnownExpert:
+        """An API expert.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if self.definition is None or self.capabilities is None:
+            raise ValueError(f"expert {self.name!r} is not known by its API")
+        return KnownExpert(
+            self.name,
+            ApiDefinition.model_validate(self.definition),
+            Capabilities.from_json(self.capabilities),
+        )
 
 
 class DatasetInput(_Fixed):

@@ -71,6 +71,15 @@ class UsageResult(Resource):
     seconds: float
 
 
+class CallsResult(Resource):
+    """What was spent on calls to one model's API, over all attempts."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
+
+
 class ArtifactResult(Resource):
     """One file, by its path within the job's artifacts."""
 
@@ -88,10 +97,15 @@ class JobResult(Resource):
     search_examples: int
     held_out_examples: int
     ended_by: str | None = Field(
-        description="The budget that ended the search (evaluations, seconds, tokens); null when "
-        "it ran its course."
+        description="The budget that ended the search, or left out examples that nobody could be "
+        "asked about any more; null when it ran its course."
     )
     usage: dict[str, UsageResult] = Field(description="Of the search and of the proof.")
+    calls: dict[str, CallsResult] = Field(
+        default_factory=dict,
+        description="Spent on calls to APIs, by base URL and model. What was known already cost "
+        "nothing.",
+    )
     seconds: float = Field(description="Running time of the job, over all attempts.")
     seed: int
     versions: dict[str, str]

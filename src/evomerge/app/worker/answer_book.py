@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -30,7 +30,7 @@ from evomerge.app.worker.spending import BudgetReachedError, Spending
 from evomerge.connectors.errors import AskError, QuestionRefusedError
 from evomerge.connectors.expert import ApiExpert
 from evomerge.connectors.question import Answer, Question
-from evomerge.connectors.registry import ProbedConnector
+from evomerge.connectors.registry import Asker
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class AnswerBook:
         self,
         database: Database,
         lease: Lease,
-        connector: ProbedConnector,
+        connector: Asker,
         budget: Budget,
         seconds: Callable[[], float],
         *,
@@ -140,7 +140,7 @@ class AnswerBook:
 
     async def ask_all(
         self, asked: Sequence[Asked], concurrency: int
-    ) -> AsyncIterator[tuple[int, Outcome]]:
+    ) -> AsyncGenerator[tuple[int, Outcome], None]:
         """Answers and refusals with the place of their question, as they come: known ones first.
 
         Close it when you leave it early (`contextlib.aclosing`): what is under way is cancelled.

@@ -102,8 +102,12 @@ class Ledger:
         *,
         progress: Mapping[str, Any] | None = None,
         metrics: Note | None = None,
+        gathered: Mapping[str, Any] | None = None,
     ) -> StopRequest | None:
         """Log scored candidates, waiting notes, progress and time used, in one transaction.
+
+        Args:
+            gathered: what the search has answers for, to hold for all later attempts.
 
         Returns:
             The stop that was asked for, if any.
@@ -116,7 +120,11 @@ class Ledger:
             if rows and await evaluations.holds(session, self.lease.job_id, rows[0]):
                 return await queue.fence(session, self.lease)
             stop = await queue.fence(
-                session, self.lease, progress=progress, seconds=elapsed - self._booked
+                session,
+                self.lease,
+                progress=progress,
+                gathered=gathered,
+                seconds=elapsed - self._booked,
             )
             await evaluations.append(session, self.lease.job_id, rows)
             await self._append(session, notes)

@@ -17,7 +17,7 @@ from evomerge.evaluation import Example
 from evomerge.merging.lora.artifact import MergedAdapter, merged_adapter
 from evomerge.merging.lora.pool import LoraPool
 from evomerge.merging.lora.space import LoraSpace
-from evomerge.optimizers import Candidate
+from evomerge.optimizers import Candidate, FloatArray
 
 CHECKPOINT = "checkpoint"
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -39,6 +39,9 @@ class LoraBench:
     @property
     def base_hash(self) -> str:
         return self._base.content_hash
+
+    def starts(self) -> Sequence[FloatArray]:
+        return ()
 
     def check(self, metric: Metric, examples: Sequence[Example]) -> None:
         self._evaluator(self._space, metric).check(examples)

@@ -8,11 +8,13 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from evomerge import migrations
+from evomerge.app.connections import connectors
 from evomerge.app.db.engine import Database, SyncDatabase
 from evomerge.app.settings import Settings
 from evomerge.app.worker.benches import LoraBenches
 from evomerge.app.worker.ledger import Ledger
 from evomerge.app.worker.loop import Rhythm, Worker, owner_name
+from evomerge.app.worker.preparing import Preparer
 from evomerge.app.worker.run import MergeRun
 from evomerge.version import __version__
 
@@ -30,19 +32,22 @@ async def work(settings: Settings, stopping: asyncio.Event) -> None:
     """
     migrations.require_head(settings.url)
     database, heartbeats = Database(settings.url), SyncDatabase(settings.url)
-    benches, computing = LoraBenches(settings), versions()
-    benches.warm_up()
+    computing = versions()
+    async with connectors(settings) as ask:
+        benches = LoraBenches(settings)
+        benches.warm_up()
+        pools = Preparer(settings, database, ask, benches)
 
-    async def run(ledger: Ledger) -> None:
-        await MergeRun(ledger, benches.bench, settings.data_dir, computing, stopping).run()
+        async def run(ledger: Ledger) -> None:
+            await MergeRun(ledger, pools.prepare, settings.data_dir, computing, stopping).run()
 
-    worker = Worker(database, heartbeats, run, rhythm(settings), stopping, owner_name())
-    logger.info("worker %s begins", worker.owner)
-    try:
-        await worker.work()
-    finally:
-        await database.dispose()
-        heartbeats.dispose()
+        worker = Worker(database, heartbeats, run, rhythm(settings), stopping, owner_name())
+        logger.info("worker %s begins", worker.owner)
+        try:
+            await worker.work()
+        finally:
+            await database.dispose()
+            heartbeats.dispose()
     logger.info("worker %s ends", worker.owner)
 
 

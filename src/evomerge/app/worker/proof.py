@@ -34,10 +34,14 @@ class Proof:
     seconds: float
 
 
-def contenders(winner: Candidate, best_expert: int | None) -> dict[str, Candidate]:
+def contenders(
+    winner: Candidate, best_expert: int | None, *, has_base: bool = True
+) -> dict[str, Candidate]:
     """The candidates of the proof by name, the winner first."""
     experts, groups = winner.experts, winner.groups
-    found = {WINNER: winner, "base": base(experts, groups)}
+    found = {WINNER: winner}
+    if has_base:
+        found["base"] = base(experts, groups)
     if best_expert is not None:
         found["best_expert"] = one_hot(best_expert, experts, groups)
     found["uniform"] = uniform(experts, groups)

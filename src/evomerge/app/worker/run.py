@@ -3,61 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from evomerge.app.db.models import Job
-from evomerge.app.schemas.inputs import JobInputs
 from evomerge.app.schemas.result import ArtifactResult, JobResult
-from evomerge.app.schemas.spec import MergeJobSpec
-from evomerge.app.worker import artifacts, report
+from evomerge.app.worker import artifacts, model_card, report
 from evomerge.app.worker.budget import Allowance
-from evomerge.app.worker.errors import JobError, StoppedError
-from evomerge.app.worker.inputs import Data, metrics, read_data
+from evomerge.app.worker.inputs import metrics, read_data
 from evomerge.app.worker.ledger import Ledger
 from evomerge.app.worker.method import build_optimizer
+from evomerge.app.worker.order import Desk, Order
 from evomerge.app.worker.progress import Progress
 from evomerge.app.worker.proof import Trial, contenders
 from evomerge.app.worker.search import Found, Search, Target
-from evomerge.app.worker.workbench import StoredModel, Workbench
-
-# Loads a base and a pool; slow, so it runs in a thread.
-BenchMaker = Callable[[MergeJobSpec, JobInputs], Workbench]
-
-
-@dataclass(frozen=True)
-class Order:
-    """A claimed job, understood.
-
-    Attributes:
-        job_id, attempt: which job, and the how manieth attempt at it.
-        spec, inputs: what was asked, and of what.
-        progress: where an earlier attempt left it.
-    """
-
-    job_id: str
-    attempt: int
-    spec: MergeJobSpec
-    inputs: JobInputs
-    progress: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, job: Job) -> Order:
-        """Read a job's row.
-
-        Raises:
-            JobError: the row was written by another version, and cannot be understood.
-        """
-        try:
-            spec = MergeJobSpec.model_validate(job.spec)
-            inputs = JobInputs.model_validate(job.inputs)
-        except ValidationError as error:
-            raise JobError("spec_not_understood", f"spec or inputs of the job: {error}") from error
-        return cls(job.id, job.attempts, spec, inputs, job.progress)
+from evomerge.app.worker.workbench import Prepare, Prepared, StoredModel
 
 
 @dataclass(frozen=True)
@@ -66,14 +27,14 @@ class MergeRun:
 
     Attributes:
         ledger: its books.
-        make_bench: makes its pool ready.
+        prepare: makes its pool ready.
         data_dir: below which its artifacts go.
         versions: of what computes, for the result.
         stopping: set when the worker is to end.
     """
 
     ledger: Ledger
-    make_bench: BenchMaker
+    prepare: Prepare
     data_dir: Path
     versions: Mapping[str, str]
     stopping: asyncio.Event
@@ -89,13 +50,13 @@ class MergeRun:
         """
         order = Order.of(await self.ledger.open())
         progress = Progress()
-        bench, data = await self._prepare(order)
-        found, planned = await self._search(order, bench, data, progress)
-        stored = await asyncio.to_thread(bench.merge, found.best.candidate)
+        ready = await self._prepare(order)
+        found, planned = await self._search(order, ready, progress)
+        stored = await asyncio.to_thread(ready.bench.merge, found.best.candidate)
         outcome = await self._prove(
-            order, bench, stored, data, found, progress.snapshot(planned, "held_out")
+            order, ready, stored, found, progress.snapshot(planned, "held_out")
         )
-        await self._pass(progress.snapshot(planned, "storing"))
+        await self.desk.passes(progress.snapshot(planned, "storing"))
         finished = await asyncio.to_thread(self._store, order, stored, outcome)
         await self.ledger.succeed(
             finished.model_dump(mode="json"),
@@ -104,25 +65,30 @@ class MergeRun:
             order.spec.serve_as,
         )
 
-    async def _prepare(self, order: Order) -> tuple[Workbench, Data]:
-        """Load everything, and refuse what cannot work before anything is spent."""
+    @property
+    def desk(self) -> Desk:
+        """What the parts of the run work with."""
+        return Desk(self.ledger, self.stopping)
+
+    async def _prepare(self, order: Order) -> Prepared:
+        """Load everything, and refuse what cannot work before anything is searched."""
         self.ledger.note(f"Attempt {order.attempt} begins.", attempt=order.attempt)
-        await self._pass({**order.progress, "stage": "loading"})
+        await self.desk.passes({**order.progress, "stage": "loading"})
         data = await asyncio.to_thread(read_data, order.spec, order.inputs.datasets)
-        bench = await asyncio.to_thread(self.make_bench, order.spec, order.inputs)
+        ready = await self.prepare(order, data, self.desk)
+        bench, data = ready.bench, ready.data
         await asyncio.to_thread(bench.check, order.spec.objective.metric, data.search.examples)
         for metric in metrics(order.spec):
             await asyncio.to_thread(bench.check, metric, data.held_out.examples)
-        return bench, data
+        return ready
 
-    async def _search(
-        self, order: Order, bench: Workbench, data: Data, progress: Progress
-    ) -> tuple[Found, int]:
-        optimizer = build_optimizer(order.spec, len(order.inputs.experts))
+    async def _search(self, order: Order, ready: Prepared, progress: Progress) -> tuple[Found, int]:
+        bench, side = ready.bench, ready.data.search
+        optimizer = build_optimizer(order.spec, len(order.inputs.experts), bench.starts())
         evaluator = bench.evaluator(order.spec.objective.metric)
         search = Search(
             optimizer=optimizer,
-            target=Target(evaluator, data.search.examples, data.search.objective),
+            target=Target(evaluator, side.examples, side.objective),
             allowance=Allowance(order.spec.budget, optimizer.baseline_evaluations),
             ledger=self.ledger,
             progress=progress,
@@ -134,18 +100,19 @@ class MergeRun:
     async def _prove(
         self,
         order: Order,
-        bench: Workbench,
+        ready: Prepared,
         stored: StoredModel,
-        data: Data,
         found: Found,
         progress: Mapping[str, Any],
     ) -> JobResult:
+        held_out = ready.data.held_out
+        has_base = ready.bench.base_hash is not None
         trial = Trial(
-            workbench=bench,
+            workbench=ready.bench,
             stored=stored,
-            contenders=contenders(found.best.candidate, found.best_expert),
-            examples=data.held_out.examples,
-            objective=data.held_out.objective,
+            contenders=contenders(found.best.candidate, found.best_expert, has_base=has_base),
+            examples=held_out.examples,
+            objective=held_out.objective,
             ledger=self.ledger,
             progress=progress,
             stopping=self.stopping,
@@ -156,24 +123,17 @@ class MergeRun:
             order.inputs,
             found,
             proof,
-            search_examples=len(data.search.examples),
-            held_out_examples=len(data.held_out.examples),
+            ready,
             seconds=self.ledger.seconds,
             versions=self.versions,
-            base_hash=bench.base_hash,
         )
-
-    async def _pass(self, progress: Mapping[str, Any]) -> None:
-        """A point where the job may stop, and where a worker that lost it learns so."""
-        if await self.ledger.record(progress=progress) or self.stopping.is_set():
-            raise StoppedError
 
     def _store(self, order: Order, stored: StoredModel, outcome: JobResult) -> JobResult:
         files = artifacts.store(
             artifacts.folder_of(self.data_dir, order.job_id),
             stored,
             report.manifest(order.job_id, order.spec, order.inputs, outcome),
-            report.model_card(order.spec, order.inputs, outcome),
+            model_card.model_card(order.spec, order.inputs, outcome),
         )
         listed = [ArtifactResult(**asdict(file)) for file in files]
         return outcome.model_copy(update={"artifacts": listed})

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from evomerge.app.db.repositories.calls import Cost
 from evomerge.app.schemas.spec import Metric
+from evomerge.app.worker.inputs import Data
+from evomerge.app.worker.order import Desk, Order
 from evomerge.connectors.base import Evaluator
 from evomerge.evaluation import Example
-from evomerge.optimizers import Candidate
+from evomerge.optimizers import Candidate, FloatArray
 
 
 class StoredModel(Protocol):
@@ -32,8 +36,12 @@ class Workbench(Protocol):
     """A pool, ready to be combined and scored."""
 
     @property
-    def base_hash(self) -> str:
-        """SHA-256 of the base model."""
+    def base_hash(self) -> str | None:
+        """SHA-256 of the base model; None where there is none, so that it is no baseline."""
+        ...
+
+    def starts(self) -> Sequence[FloatArray]:
+        """Weights that are known to be worth a look before the search, (experts,) each."""
         ...
 
     def check(self, metric: Metric, examples: Sequence[Example]) -> None:
@@ -50,9 +58,30 @@ class Workbench(Protocol):
         ...
 
     def plain(self, metric: Metric) -> Evaluator:
-        """Scores candidates by exact composition: what base, one expert and the average are."""
+        """Scores what base, one expert alone and the average are, without any composition."""
         ...
 
     def merge(self, candidate: Candidate) -> StoredModel:
         """The model that a candidate means, rounded as it is stored."""
         ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A pool made ready for one job.
+
+    Attributes:
+        bench: the pool.
+        data: what can be searched and proven on.
+        ended_by: the budget that left part of the data out; None where it is whole.
+        calls: what was spent on calls to APIs, over all attempts, by model.
+    """
+
+    bench: Workbench
+    data: Data
+    ended_by: str | None = None
+    calls: Mapping[str, Cost] = field(default_factory=dict)
+
+
+# Makes a job's pool ready; slow.
+Prepare = Callable[[Order, Data, Desk], Awaitable[Prepared]]

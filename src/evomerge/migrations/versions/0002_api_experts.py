@@ -22,6 +22,7 @@ def upgrade() -> None:
         experts.add_column(sa.Column("definition", _JSON, nullable=True))
     with op.batch_alter_table("pools") as pools:
         pools.alter_column("base", existing_type=sa.String(255), nullable=True)
+    op.add_column("jobs", sa.Column("gathered", _JSON, nullable=True))
     _answers()
     _calls()
     _models()
@@ -30,6 +31,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("models", "calls", "answers"):
         op.drop_table(table)
+    op.drop_column("jobs", "gathered")
     # What has no base or no folder cannot be told of in the earlier schema.
     op.execute("DELETE FROM pools WHERE base IS NULL")
     op.execute("DELETE FROM experts WHERE base IS NULL OR path IS NULL")

@@ -89,9 +89,10 @@ async def fence(
     lease: Lease,
     *,
     progress: Mapping[str, Any] | None = None,
+    gathered: Mapping[str, Any] | None = None,
     seconds: float = 0.0,
 ) -> StopRequest | None:
-    """Check the lease within this transaction, and note progress and time used on the way.
+    """Check the lease within this transaction, and note on the way what is given.
 
     The row stays locked until the transaction ends, so nobody can claim the job in between.
 
@@ -104,6 +105,8 @@ async def fence(
     values: dict[str, Any] = {"seconds_used": Job.seconds_used + seconds}
     if progress is not None:
         values["progress"] = dict(progress)
+    if gathered is not None:
+        values["gathered"] = dict(gathered)
     row = (
         await session.execute(
             _update().where(_owned(lease)).values(**values).returning(Job.stop_request)

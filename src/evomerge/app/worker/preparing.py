@@ -1,0 +1,74 @@
+"""A job's pool made ready, whatever its space: weights loaded, or answers gathered."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from evomerge.app.db.engine import Database
+from evomerge.app.output_task import output_task
+from evomerge.app.settings import Settings
+from evomerge.app.worker.answer_book import AnswerBook
+from evomerge.app.worker.benches import LoraBenches
+from evomerge.app.worker.gathering import Gathering
+from evomerge.app.worker.inputs import Data
+from evomerge.app.worker.order import Desk, Order
+from evomerge.app.worker.output_bench import OutputBench
+from evomerge.app.worker.workbench import Prepared
+from evomerge.connectors.registry import Connectors
+
+
+@dataclass(frozen=True)
+class Preparer:
+    """Makes pools ready.
+
+    Attributes:
+        settings: of the deployment.
+        database: where answers are kept.
+        connectors: the way to experts' APIs.
+        lora: keeps what was loaded last.
+    """
+
+    settings: Settings
+    database: Database
+    connectors: Connectors
+    lora: LoraBenches
+
+    async def prepare(self, order: Order, data: Data, desk: Desk) -> Prepared:
+        """The pool of a job.
+
+        Raises:
+            JobError, ConnectorError, LoraError: the job cannot be run; says why.
+            StoppedError: a stop was asked for.
+            LeaseLostError: another worker has the job.
+        """
+        if order.spec.space == "output":
+            return await self._answers(order, data, desk)
+        bench = await asyncio.to_thread(self.lora.bench, order.spec, order.inputs)
+        return Prepared(bench, data)
+
+    async def _answers(self, order: Order, data: Data, desk: Desk) -> Prepared:
+        known = [one.known for one in order.inputs.experts]
+        task = output_task(order.spec, data.search.examples[0].kind)
+        async with self._book(order, desk) as book:
+            experts = [one.expert for one in known]
+            gathered = await Gathering(experts, task, data, desk, book).run(order.gathered)
+            calls = await book.usage()
+        fusion = order.spec.fusion
+        bench = await asyncio.to_thread(
+            OutputBench, known, task, gathered, head=fusion.plausibility, price=fusion.price
+        )
+        taken = Data(gathered.search.side, gathered.held_out.side)
+        return Prepared(bench, taken, gathered.ended_by, calls)
+
+    def _book(self, order: Order, desk: Desk) -> AnswerBook:
+        ledger = desk.ledger
+        return AnswerBook(
+            self.database,
+            ledger.lease,
+            self.connectors,
+            order.spec.budget,
+            lambda: ledger.seconds,
+            owner=ledger.lease.owner,
+            lease_seconds=self.settings.lease_seconds,
+        )
