@@ -14,7 +14,7 @@ from evomerge.merging.output.fusion import CUT
 
 SEEDS = st.integers(0, 1 << 32)
 every_kind = pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
-checks = settings(deadline=None, max_examples=25)
+checks = settings(deadline=None, max_examples=15)
 
 
 @every_kind

@@ -32,6 +32,13 @@ def test_the_threshold_is_the_one_that_does_best_on_the_search_side() -> None:
     assert fusion.losses(ALL, beta, "item_f1", np.array([0.85])) == pytest.approx(1)
 
 
+def test_of_equally_good_thresholds_the_nearest_to_a_half_is_taken() -> None:
+    one = np.array([[0.3, 0.3, 0.4]])
+    for shares, theta in (([1, 1, 1], 0.5), ([0, 0, 1], 0.4), ([1, 1, 0], 0.5)):
+        fusion = ExtractionFusion([votes([[share] for share in shares], [True], 1)])
+        assert fusion.fit(ALL, one, "item_f1") == pytest.approx([theta])
+
+
 def test_a_threshold_is_frozen_for_other_examples() -> None:
     other = votes([[1, 0], [0, 1], [0, 1]], [True, False], 1)
     beta = np.array([[0.5, 0.3, 0.2]])
@@ -62,9 +69,11 @@ def test_an_expert_alone_says_what_it_said_in_order_of_its_votes() -> None:
 
 def test_equal_weights_reach_a_full_vote_whatever_their_rounding() -> None:
     for experts in range(1, 40):
-        fusion = ExtractionFusion([votes([[1.0]] * experts)])
-        kept = fusion.items(np.ones(experts), np.full(experts, 0.1), 1.0)
-        assert kept[0].tolist() == [0]
+        fusion = ExtractionFusion([votes([[1.0]] * experts, [True], 1)])
+        beta = np.full(experts, 0.1)
+        assert fusion.items(np.ones(experts), beta, 1.0)[0].tolist() == [0]
+        alone = (np.ones((1, experts)), beta[None], "item_f1", np.ones(1))
+        assert fusion.losses(*alone) == 0
 
 
 def test_a_negative_expert_only_takes_away() -> None:
