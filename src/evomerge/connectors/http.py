@@ -151,9 +151,7 @@ class Wire:
         request = httpx.Request(
             method,
             _url(target),
-            headers=[
-                (name.encode("ascii"), value.encode("ascii")) for name, value in fields.items()
-            ],
+            headers=raw,
             content=content,
             extensions={"timeout": _seconds(timeouts), "sni_hostname": target.host},
         )
@@ -173,8 +171,9 @@ class Wire:
 
     async def _body(self, answer: httpx.Response) -> bytes:
         chunks, size = [], 0
-        # Asked not to compress, most servers do not: then the decoding steps are left out.
-        plain = "content-encoding" not in answer.headers
+        # Asked not to compress, most servers do not: then the decoding steps are left out. (What
+        # an injected transport has read already can be had in no other way.)
+        plain = "content-encoding" not in answer.headers and not answer.is_stream_consumed
         async for chunk in answer.aiter_raw() if plain else answer.aiter_bytes():
             size += len(chunk)
             if size > self._body_limit:
