@@ -84,21 +84,26 @@ class Parrot:
             self._under_way -= 1
 
 
-async def held_job(database: Database, job_id: str = "mj_1", owner: str = "one") -> Lease:
-    """A job in hand, of a lease that does not end by itself."""
+async def add_job(database: Database, job_id: str = "mj_1", **spec: Any) -> None:
+    """Queue a job that asks; its spec is whatever its asker reads."""
     async with database.write() as session:
         await session.execute(
             insert(Job).values(
                 id=job_id,
                 kind="merge",
                 status="queued",
-                spec={},
+                spec=spec,
                 inputs={},
                 meta={},
                 progress={},
                 created_at=epoch(),
             )
         )
+
+
+async def held_job(database: Database, job_id: str = "mj_1", owner: str = "one") -> Lease:
+    """A job in hand, of a lease that does not end by itself."""
+    await add_job(database, job_id)
     return await claim_job(database, owner)
 
 
