@@ -20,7 +20,7 @@ from evomerge.connectors.errors import (
 )
 
 # 424 is how TGI and LoRAX say that generating failed.
-TRANSIENT = frozenset({408, 409, 424, 425, 429, 500, 502, 503, 504, 529})
+TRANSIENT = frozenset({408, 409, 424, 425, 429, 500, 501, 502, 503, 504, 529})
 OVERLOADED = frozenset({429, 529})
 # Statuses after which the provider may have worked, and charged, all the same.
 COSTLY = frozenset({408, 424, 500, 502, 504})
@@ -127,7 +127,7 @@ def inside(answer: Any) -> Told | None:
 
 def _enveloped(status: int, error: Mapping[str, Any]) -> Told:
     message = error.get("message")
-    words = _plain(message) if isinstance(message, str) else _plain(json.dumps(error))
+    words = _plain(message if isinstance(message, str) and message else json.dumps(error))
     code = _text(error.get("code")) or _text(error.get("type"))
     return Told(status, words, _text(error.get("param")), code)
 
