@@ -7,6 +7,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Column
 
 from evomerge.app.cli.render import number
 from evomerge.app.client import Json
@@ -17,6 +18,8 @@ BESIDE_THE_SEARCH = {
     "held_out": "proving on held-out data",
     "storing": "writing the merged model",
 }
+# Narrower terminals get the bare numbers, so that there is room for a bar, all on one line.
+WIDE = 100
 
 
 class JobProgress:
@@ -26,17 +29,21 @@ class JobProgress:
         self._console = console
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            _text("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} evaluations"),
-            TextColumn("best loss {task.fields[best]}"),
-            TextColumn("{task.fields[left]}"),
+            _text("{task.fields[counts]}"),
+            _text("{task.fields[best]}"),
+            _text("{task.fields[left]}"),
             console=console,
             expand=True,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("queued", total=1, best="-", left="")
+        wide = console.width >= WIDE
+        self._counts = "{}/{} evaluations" if wide else "{}/{}"
+        self._best = "best loss {}" if wide else "best {}"
+        self._counted = False
+        self._task = self._bar.add_task("queued", total=None, counts="", best="", left="")
         self._said = ""
 
     def __enter__(self) -> Self:
@@ -57,29 +64,61 @@ class JobProgress:
         done, total = progress.get("evaluations", 0), progress.get("planned_evaluations", 1)
         best = number(progress.get("best_loss"))
         said = headline(job)
-        self._bar.update(
-            self._task,
-            description=said,
-            completed=done,
-            total=total,
-            best=best,
-            left=time_left(progress.get("eta_seconds")),
-        )
+        if searches(job):
+            counts = self._counts.format(done, total)
+            left = time_left(progress.get("eta_seconds"))
+            self._draw(said, done, total, counts, self._best.format(best), left)
+        else:
+            self._draw(said, 0, None, "", self._best.format(best) if done else "", "")
         if not self._console.is_terminal and said != self._said:
             self._said = said
             counts = f": {done} of {total} evaluations, best loss {best}" if done else ""
             self._console.print(f"{said}{counts}", highlight=False, markup=False)
 
+    def _draw(
+        self, said: str, done: int, total: int | None, counts: str, best: str, left: str
+    ) -> None:
+        """Show it at once; without a total the bar only moves."""
+        counted = total is not None
+        if counted == self._counted:
+            self._bar.update(
+                self._task,
+                description=said,
+                completed=done,
+                total=total,
+                counts=counts,
+                best=best,
+                left=left,
+                refresh=True,
+            )
+            return
+        # A task that once had a total cannot lose it, and one that is full no longer moves.
+        self._counted = counted
+        self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(
+            said, completed=done, total=total, counts=counts, best=best, left=left
+        )
+        self._bar.refresh()
+
+
+def _text(format: str) -> TextColumn:
+    """A part that stays on its line."""
+    return TextColumn(format, table_column=Column(no_wrap=True, overflow="ellipsis"))
+
+
+def searches(job: Json) -> bool:
+    """Whether a job is scoring candidates, so that what is left can be counted."""
+    stage = job["progress"].get("stage")
+    return job["status"] == "running" and stage is not None and stage not in BESIDE_THE_SEARCH
+
 
 def headline(job: Json) -> str:
     """Where a job is: its status, and the stage and generation while it searches."""
     progress = job["progress"]
-    stage = progress.get("stage")
-    if job["status"] != "running" or stage is None:
-        return str(job["status"])
-    if stage in BESIDE_THE_SEARCH:
-        return BESIDE_THE_SEARCH[stage]
-    return f"{stage}, generation {progress['generation']}"
+    if searches(job):
+        return f"{progress['stage']}, generation {progress['generation']}"
+    said = str(job["status"])
+    return BESIDE_THE_SEARCH.get(progress.get("stage"), said) if said == "running" else said
 
 
 def time_left(seconds: float | None) -> str:
