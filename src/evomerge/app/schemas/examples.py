@@ -27,6 +27,15 @@ MERGE_JOB_SPECS: list[Json] = [
         "method": {"name": "cma", "population": 16, "scaling": {"evaluations": 320}},
     },
 ]
+# A pool of API experts, merged by their answers.
+OUTPUT_JOB_SPEC: Json = {
+    "name": "film-answers",
+    "pool": "film-apis",
+    "space": "output",
+    "objective": {"datasets": [{"dataset": "films"}], "metric": "item_f1"},
+    "budget": {"requests": 3000, "usd": 5.0, "seconds": 1800},
+    "serve_as": "film-merged",
+}
 
 _HASHES = [letter * 64 for letter in "abc"]
 _INPUTS: Json = {
@@ -121,6 +130,11 @@ ESTIMATE: Json = {
     "held_out_examples": 150,
     "tokens": 2870110,
     "tokens_by": "tokenizer",
+    "answers": 0,
+    "answers_known": 0,
+    "requests": 0,
+    "input_tokens": 0,
+    "output_tokens": 0,
     "usd": 0.0,
     "seconds": None,
     "seconds_reason": "no job over base 'smollm2-135m' has been scored here yet",

@@ -52,11 +52,14 @@ class ExpertInput(_Fixed):
 
 
 class DatasetInput(_Fixed):
-    """One dataset of the objective, in the order of the spec: a file in normal form."""
+    """One dataset of the objective, in the order of the spec: a file in normal form.
+
+    Without a path its rows are a provider's own, and never seen here.
+    """
 
     id: str
     name: str
-    path: Path
+    path: Path | None
     content_hash: str
     rows: int
     weight: float = 1.0

@@ -56,7 +56,7 @@ class ResolvedDataset(Resource):
 class ResolvedInputs(Resource):
     """What the job is made of. What is renamed or deleted later changes no job."""
 
-    base: str
+    base: str | None
     base_hash: str | None = Field(
         None, description="Of its files; null for jobs of versions that did not fix it."
     )
@@ -180,10 +180,15 @@ class Estimate(Resource):
     evaluations: int = Field(description="Candidates scored by the search at most.")
     search_examples: int = Field(description="Examples that each candidate is scored on.")
     held_out_examples: int = Field(description="Examples of the proof.")
-    tokens: int = Field(description="Tokens run through the model by search and proof.")
+    tokens: int = Field(description="Tokens run through local models by search and proof.")
     tokens_by: Literal["tokenizer", "bytes"] = Field(
         description="Whether tokens were counted, or guessed at four bytes each."
     )
-    usd: float = Field(description="Money; models that run here cost none.")
+    answers: int = Field(description="Answers of experts' APIs that the job needs.")
+    answers_known: int = Field(description="Of them, those that an earlier job has paid for.")
+    requests: int = Field(description="HTTP requests for the others, when none is repeated.")
+    input_tokens: int = Field(description="Tokens that the APIs would read.")
+    output_tokens: int = Field(description="Tokens that they are expected to write.")
+    usd: float = Field(description="Money, by the experts' prices; models that run here cost none.")
     seconds: float | None = Field(description="Null where nothing like it has run here yet.")
     seconds_reason: str | None = Field(None, description="Why there are no seconds.")

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from evomerge.app.schemas.base import Body, Metadata, Name, Reference, Text
-from evomerge.app.schemas.examples import MERGE_JOB_SPECS
+from evomerge.app.schemas.examples import MERGE_JOB_SPECS, OUTPUT_JOB_SPEC
 from evomerge.app.schemas.presets import METHOD_PRESETS, Preset, filled
+from evomerge.app.schemas.remote import Remote
 
 Metric = Literal[
     "cross_entropy",
@@ -250,29 +251,10 @@ class Fusion(Body):
     )
 
 
-class Remote(Body):
-    """Who merges, in the remote space: the candidate travels to this provider."""
-
-    provider: Literal["vllm", "lorax", "llama_cpp", "bmm"]
-    base_urls: list[Text] = Field(
-        min_length=1, max_length=64, description="The server; with vllm every replica of it."
-    )
-    model: Text | None = Field(
-        None, max_length=255, description="Base model's name there; the preset's id with bmm."
-    )
-    credential: Reference | None = Field(None, description="Name of a credential.")
-    adapter_dir: Text | None = Field(
-        None,
-        max_length=4096,
-        description="With vllm and lorax: a folder that this service and the server both see "
-        "under this path; candidates are written there.",
-    )
-
-
 class MergeJobSpec(Body):
     """A merge job: pool, dataset, budget in; one merged model, with proof, out."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [*MERGE_JOB_SPECS]})
+    model_config = ConfigDict(json_schema_extra={"examples": [*MERGE_JOB_SPECS, OUTPUT_JOB_SPEC]})
 
     name: Name | None = None
     pool: Reference | None = Field(
@@ -318,7 +300,10 @@ class MergeJobSpec(Body):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.pool is None) == (self.experts is None):
+        if self.remote is not None and self.remote.adapters is not None:
+            if self.pool is not None or self.experts is not None:
+                raise ValueError("remote.adapters: goes with neither pool nor experts")
+        elif (self.pool is None) == (self.experts is None):
             raise ValueError("give either pool or experts")
         return self
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 from evomerge.app.db.repositories import jobs
 from evomerge.app.errors import ConflictError, InvalidRequestError
@@ -12,6 +11,7 @@ from evomerge.app.schemas.merge_jobs import Estimate
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.services import tokens
 from evomerge.app.services.context import Context
+from evomerge.app.services.foreseen import NO_CALLS, foreseen
 from evomerge.app.services.merge_jobs import resolve
 from evomerge.app.worker.errors import InputChangedError
 from evomerge.app.worker.inputs import Data, metrics, read_data
@@ -23,7 +23,7 @@ _CONTENDERS = 4
 
 
 async def estimate(context: Context, spec: MergeJobSpec) -> Estimate:
-    """Evaluations, examples, tokens and time of a job, at most.
+    """Evaluations, examples, tokens, calls, money and time of a job, at most.
 
     Raises:
         InvalidRequestError: the job would be refused, or a row does not fit into the context.
@@ -31,10 +31,27 @@ async def estimate(context: Context, spec: MergeJobSpec) -> Estimate:
     """
     async with context.database.read() as session:
         inputs = await resolve(session, spec, context.settings.max_pool_experts)
+    data = await asyncio.to_thread(_data, spec, inputs)
+    if spec.space == "lora":
+        return await _local(context, spec, inputs, data)
+    calls = await foreseen(context, spec, inputs, data) if spec.space == "output" else NO_CALLS
+    return Estimate(
+        **_sizes(spec, inputs, data),
+        tokens=0,
+        tokens_by="bytes",
+        **vars(calls),
+        seconds=spec.budget.seconds,
+        seconds_reason="how fast the experts' APIs answer is not known",
+    )
+
+
+async def _local(context: Context, spec: MergeJobSpec, inputs: JobInputs, data: Data) -> Estimate:
+    """Of a job whose candidates run here."""
+    async with context.database.read() as session:
         pace = await jobs.throughput(session, inputs.base_name)
-    work = partial(_count, context, spec, inputs)
-    evaluations, data, search, proof, exact = await asyncio.to_thread(work)
-    total = evaluations * search + proof
+    sizes = _sizes(spec, inputs, data)
+    search, proof, exact = await asyncio.to_thread(_count, context, spec, inputs, data)
+    total = sizes["evaluations"] * search + proof
     if spec.budget.tokens is not None:
         total = min(total, spec.budget.tokens + proof)
     seconds = None if pace is None else total / pace
@@ -42,36 +59,45 @@ async def estimate(context: Context, spec: MergeJobSpec) -> Estimate:
         seconds = min(seconds, spec.budget.seconds)
     reason = None if pace else f"no job over base {inputs.base!r} has been scored here yet"
     return Estimate(
-        experts=len(inputs.experts),
-        evaluations=evaluations,
-        search_examples=len(data.search.examples),
-        held_out_examples=len(data.held_out.examples),
+        **sizes,
         tokens=total,
         tokens_by="tokenizer" if exact else "bytes",
-        usd=0.0,
+        **vars(NO_CALLS),
         seconds=seconds,
         seconds_reason=reason,
     )
 
 
-def _count(
-    context: Context, spec: MergeJobSpec, inputs: JobInputs
-) -> tuple[int, Data, int, int, bool]:
-    """Evaluations, data, tokens of one of them, tokens of the proof, whether they are exact."""
+def _sizes(spec: MergeJobSpec, inputs: JobInputs, data: Data) -> dict[str, int]:
     optimizer = build_optimizer(spec, len(inputs.experts))
     evaluations = optimizer.planned_evaluations
     if spec.budget.evaluations is not None:
         counted = spec.budget.evaluations + optimizer.baseline_evaluations
         evaluations = min(evaluations, counted)
+    return {
+        "experts": len(inputs.experts),
+        "evaluations": evaluations,
+        "search_examples": len(data.search.examples),
+        "held_out_examples": len(data.held_out.examples),
+    }
+
+
+def _data(spec: MergeJobSpec, inputs: JobInputs) -> Data:
     try:
-        data = read_data(spec, inputs.datasets)
+        return read_data(spec, inputs.datasets)
     except InputChangedError as error:
         raise ConflictError(str(error), param="objective.datasets", code=error.code) from error
     except EvaluationError as error:
         raise InvalidRequestError(str(error), param="objective.datasets") from error
+
+
+def _count(
+    context: Context, spec: MergeJobSpec, inputs: JobInputs, data: Data
+) -> tuple[int, int, bool]:
+    """Tokens of one evaluation, tokens of the proof, whether they are exact."""
     objective = spec.objective
     exact = tokens.counted(context.bases.folder(inputs.base_name), objective)
     count = exact or tokens.guessed(objective)
     search = tokens.total(data.search.examples, [objective.metric], count)
     proof = tokens.total(data.held_out.examples, metrics(spec), count)
-    return evaluations, data, search, proof * _CONTENDERS, exact is not None
+    return search, proof * _CONTENDERS, exact is not None

@@ -23,6 +23,13 @@ from evomerge.app.services.datasets import first_example
 from evomerge.app.services.inspection import UninspectedError
 from evomerge.app.services.once import Answer, Make, Ticket, once
 from evomerge.app.services.references import find_datasets, find_experts
+from evomerge.app.services.remote import (
+    check_place,
+    check_remote,
+    their_datasets,
+    their_experts,
+)
+from evomerge.app.services.spaces import check_space
 from evomerge.app.worker.method import build_optimizer
 from evomerge.evaluation import MetricError, check_metric
 from evomerge.optimizers import InvalidParameterError
@@ -54,6 +61,7 @@ def creation(context: Context, spec: MergeJobSpec) -> Make:
     """
 
     async def make(session: AsyncSession) -> Answer:
+        check_place(spec, context.settings)
         await references.hold(session)
         found = await resolve(session, spec, context.settings.max_pool_experts)
         inputs = context.inspection.passed(spec, found)
@@ -75,41 +83,24 @@ async def resolve(session: AsyncSession, spec: MergeJobSpec, max_experts: int) -
     Raises:
         InvalidRequestError: something is unknown, or cannot be searched on; names the field.
     """
-    pool, experts = await _experts(session, spec)
+    check_remote(spec)
+    theirs = spec.remote if spec.remote is not None and spec.remote.adapters is not None else None
+    pool, rows = (None, []) if theirs is not None else await _experts(session, spec)
+    experts = [_expert(row) for row in rows] if theirs is None else their_experts(theirs)
     if len(experts) > max_experts:
         raise InvalidRequestError(
             f"experts: {len(experts)} of them, the service takes {max_experts}", param="experts"
         )
-    keys = [one.dataset for one in spec.objective.datasets]
-    datasets = await find_datasets(session, keys)
-    await _check_metrics(spec, datasets)
+    if theirs is not None and theirs.provider == "bmm":
+        datasets = their_datasets(spec, theirs)
+    else:
+        datasets = await _datasets(session, spec, rows)
     _check_method(spec, len(experts))
-    weights = [one.weight for one in spec.objective.datasets]
     return JobInputs(
-        base=experts[0].base,
+        base=rows[0].base if rows else None,
         pool_id=pool.id if pool else None,
-        experts=[
-            ExpertInput(
-                id=one.id,
-                name=one.name,
-                content_hash=one.content_hash,
-                kind=one.kind,
-                path=None if one.path is None else Path(one.path),
-                definition=one.definition,
-            )
-            for one in experts
-        ],
-        datasets=[
-            DatasetInput(
-                id=one.id,
-                name=one.name,
-                path=Path(one.path),
-                content_hash=one.content_hash,
-                rows=one.rows,
-                weight=weight,
-            )
-            for one, weight in zip(datasets, weights, strict=True)
-        ],
+        experts=experts,
+        datasets=datasets,
     )
 
 
@@ -214,6 +205,40 @@ async def _experts(
         return pool, await pools.members(session, pool.id)
     experts = await find_experts(session, spec.experts or [])
     return None, experts
+
+
+async def _datasets(
+    session: AsyncSession, spec: MergeJobSpec, experts: Sequence[Expert]
+) -> list[DatasetInput]:
+    keys = [one.dataset for one in spec.objective.datasets]
+    datasets = await find_datasets(session, keys)
+    if experts:
+        check_space(spec, experts, datasets)
+    await _check_metrics(spec, datasets)
+    weights = [one.weight for one in spec.objective.datasets]
+    return [
+        DatasetInput(
+            id=one.id,
+            name=one.name,
+            path=Path(one.path),
+            content_hash=one.content_hash,
+            rows=one.rows,
+            weight=weight,
+        )
+        for one, weight in zip(datasets, weights, strict=True)
+    ]
+
+
+def _expert(row: Expert) -> ExpertInput:
+    return ExpertInput(
+        id=row.id,
+        name=row.name,
+        content_hash=row.content_hash,
+        kind=row.kind,
+        path=None if row.path is None else Path(row.path),
+        definition=row.definition,
+        capabilities=row.info.get("capabilities"),
+    )
 
 
 async def _check_metrics(spec: MergeJobSpec, datasets: Sequence[Dataset]) -> None:

@@ -1,0 +1,93 @@
+"""The calls that a job in the output space would make: who is asked what, less what is known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evomerge.app.db.repositories import answers
+from evomerge.app.errors import InvalidRequestError
+from evomerge.app.output_task import output_task
+from evomerge.app.schemas.inputs import JobInputs
+from evomerge.app.schemas.spec import MergeJobSpec
+from evomerge.app.services.context import Context
+from evomerge.app.worker.inputs import Data
+from evomerge.app.worker.paid_call import requests
+from evomerge.connectors.expert import ApiExpert
+from evomerge.connectors.output.errors import OutputTaskError
+from evomerge.connectors.output.questions import OutputTokens, output_tokens, questions
+from evomerge.connectors.question import Question
+
+_LOOK_UP = 500
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What calls to APIs would come to.
+
+    Attributes:
+        answers: that the job needs.
+        answers_known: of them, at no cost.
+        requests, input_tokens, output_tokens, usd: for the others.
+    """
+
+    answers: int
+    answers_known: int
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
+
+
+NO_CALLS = Foreseen(0, 0, 0, 0, 0, 0.0)
+
+_Asked = tuple[ApiExpert, Question, OutputTokens]
+
+
+async def foreseen(context: Context, spec: MergeJobSpec, inputs: JobInputs, data: Data) -> Foreseen:
+    """What the job would spend, its budget being large enough.
+
+    Raises:
+        InvalidRequestError: an expert cannot be asked about a row.
+    """
+    try:
+        asked = await asyncio.to_thread(_asked, spec, inputs, data)
+    except OutputTaskError as error:
+        raise InvalidRequestError(f"experts: {error}", param="experts") from error
+    known = await _known(context, [question.key for _, question, _ in asked])
+    missing = [one for one in asked if one[1].key not in known]
+    read = [expert.input_tokens(question) for expert, question, _ in missing]
+    written = [tokens.typical for *_, tokens in missing]
+    return Foreseen(
+        answers=len(asked),
+        answers_known=len(asked) - len(missing),
+        requests=sum(requests(question, expert) for expert, question, _ in missing),
+        input_tokens=sum(read),
+        output_tokens=sum(written),
+        usd=sum(
+            expert.price.of(into, out)
+            for (expert, *_), into, out in zip(missing, read, written, strict=True)
+        ),
+    )
+
+
+def _asked(spec: MergeJobSpec, inputs: JobInputs, data: Data) -> list[_Asked]:
+    """Each question once."""
+    examples = [*data.search.examples, *data.held_out.examples]
+    task = output_task(spec, examples[0].kind)
+    found: dict[str, _Asked] = {}
+    for expert in (one.known.expert for one in inputs.experts):
+        for example in examples:
+            for question in questions(expert, example, task):
+                tokens = output_tokens(expert, example, question)
+                found.setdefault(question.key, (expert, question, tokens))
+    return list(found.values())
+
+
+async def _known(context: Context, keys: Sequence[str]) -> set[str]:
+    known: set[str] = set()
+    async with context.database.read() as session:
+        for start in range(0, len(keys), _LOOK_UP):
+            known |= set(await answers.find(session, keys[start : start + _LOOK_UP]))
+    return known

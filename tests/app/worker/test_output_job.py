@@ -1,0 +1,183 @@
+"""Jobs in the output space, whole: a real server is asked, and what it said is merged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from tests.app.api.client import Json, created
+from tests.support import classroom
+from tests.support.provider import Provider, provider
+
+from evomerge.app.main import create_app
+from evomerge.app.outputs import StoredOutput
+from evomerge.app.settings import Settings
+from evomerge.app.worker.process import work
+
+ROWS = 40
+EXPERTS = len(classroom.MODELS)
+
+
+@dataclass
+class School:
+    """A service over a database, and the server that its experts are at."""
+
+    http: httpx.AsyncClient
+    settings: Settings
+    server: Provider
+
+    async def enrol(self) -> None:
+        """Register experts, pool and dataset."""
+        for model in classroom.MODELS:
+            body = classroom.expert(model, self.server.base_url, price={"input": 1, "output": 2})
+            created(await self.http.post("/v1/experts", json=body))
+        body = {"name": "school", "experts": list(classroom.MODELS)}
+        created(await self.http.post("/v1/pools", json=body))
+        files = {"file": ("test.jsonl", classroom.rows(ROWS))}
+        created(await self.http.post("/v1/datasets", data={"name": "test"}, files=files))
+        self.server.requests.clear()
+
+    async def submit(self, **changes: Any) -> Json:
+        """Queue a job."""
+        return created(await self.http.post("/v1/merge_jobs", json=spec(**changes)))
+
+    async def run(self, **changes: Any) -> Json:
+        """A job from its creation to its end."""
+        return await self.finish(await self.submit(**changes))
+
+    async def finish(self, job: Json) -> Json:
+        """Let a worker work until the job has ended."""
+        stopping = asyncio.Event()
+        task = asyncio.create_task(work(self.settings, stopping))
+        try:
+            while True:
+                now: Json = (await self.http.get(f"/v1/merge_jobs/{job['id']}")).json()
+                if now["status"] in ("succeeded", "failed", "paused", "cancelled"):
+                    return now
+                assert not task.done(), task.exception()
+                await asyncio.sleep(0.02)
+        finally:
+            stopping.set()
+            await task
+
+    async def result(self, job: Json) -> Json:
+        found: Json = (await self.http.get(f"/v1/merge_jobs/{job['id']}/result")).json()
+        return found
+
+    async def messages(self, job: Json) -> list[str]:
+        """What the job has written in its history."""
+        page = await self.http.get(f"/v1/merge_jobs/{job['id']}/events", params={"limit": 100})
+        return [event["message"] for event in page.json()["data"]]
+
+
+def spec(**changes: Any) -> Json:
+    return {
+        "pool": "school",
+        "space": "output",
+        "objective": {"datasets": [{"dataset": "test"}], "report": ["choice_accuracy"]},
+        "method": {
+            "name": "evo-merging",
+            "scaling": {"evaluations": 160},
+            "denoising": {"evaluations": 40},
+        },
+        **changes,
+    }
+
+
+@pytest.fixture
+async def school(database_url: str, tmp_path: Path) -> AsyncIterator[School]:
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        database_url=database_url,
+        allowed_hosts=["127.0.0.1"],
+        allowed_networks=["127.0.0.0/8"],  # type: ignore[list-item]
+        poll_seconds=0.02,
+    )
+    app: FastAPI = create_app(settings)
+    transport = httpx.ASGITransport(app=app)
+    async with (
+        provider(classroom.answer) as server,
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as http,
+    ):
+        found = School(http, settings, server)
+        await found.enrol()
+        yield found
+
+
+async def test_relatives_that_know_a_half_each_are_merged_and_the_liar_subtracted(
+    school: School,
+) -> None:
+    job = await school.run()
+    assert job["status"] == "succeeded", job["error"]
+    result = await school.result(job)
+    assert len(school.server.requests) == EXPERTS * ROWS
+    accuracy = {one["name"]: one["score"] for one in result["held_out"][1]["contenders"]}
+    assert accuracy["winner"] >= 0.95 > 0.8 > accuracy["best_expert"]
+    assert "base" not in accuracy
+    assert result["winner"]["beta"]["liar"][0] < 0
+    assert sum(one["requests"] for one in result["calls"].values()) == EXPERTS * ROWS
+    stored = StoredOutput.read(school.settings.data_dir / "artifacts" / job["id"])
+    assert stored.merge.choices == classroom.CHOICES
+    assert [one.name for one in stored.experts] == list(classroom.MODELS)
+
+
+async def test_a_repeated_job_asks_nobody_and_finds_the_same(school: School) -> None:
+    first = await school.run()
+    school.server.requests.clear()
+    again = await school.run()
+    assert not school.server.requests
+    one, other = await school.result(first), await school.result(again)
+    assert one["winner"] == other["winner"]
+    assert one["held_out"] == other["held_out"]
+    assert other["calls"] == {}
+
+
+async def test_the_estimate_is_what_the_job_spends(school: School) -> None:
+    foreseen = (await school.http.post("/v1/merge_jobs/estimate", json=spec())).json()
+    job = await school.run()
+    spent = (await school.result(job))["calls"].values()
+    assert foreseen["answers"] == EXPERTS * ROWS
+    for name in ("requests", "input_tokens", "output_tokens", "usd"):
+        assert foreseen[name] == pytest.approx(sum(one[name] for one in spent), rel=0.1)
+    after = (await school.http.post("/v1/merge_jobs/estimate", json=spec())).json()
+    assert (after["answers_known"], after["requests"], after["usd"]) == (EXPERTS * ROWS, 0, 0)
+
+
+async def test_a_budget_of_requests_ends_the_asking_and_the_job_says_so(school: School) -> None:
+    job = await school.run(budget={"requests": 84})
+    assert job["status"] == "succeeded", job["error"]
+    result = await school.result(job)
+    assert len(school.server.requests) <= 84
+    assert result["ended_by"] == "requests"
+    examples = result["search_examples"] + result["held_out_examples"]
+    assert 18 <= examples <= 21
+    assert any("budget of requests" in message for message in await school.messages(job))
+
+
+async def test_a_budget_for_nothing_useful_fails_the_job_by_its_name(school: School) -> None:
+    job = await school.run(budget={"requests": 3})
+    assert job["status"] == "failed"
+    assert (job["error"]["code"], job["error"]["param"]) == ("budget_too_small", "budget.requests")
+    assert len(school.server.requests) <= 3
+
+
+async def test_experts_and_spaces_that_do_not_fit_are_refused_at_creation(school: School) -> None:
+    refused = {
+        "space": spec(space="lora"),
+        "objective.metric": spec(
+            objective={"datasets": [{"dataset": "test"}], "metric": "item_f1"}
+        ),
+        "experts": spec(fusion={"choice_scores": "prompt_logprobs"}),
+    }
+    for param, body in refused.items():
+        answer = await school.http.post("/v1/merge_jobs", json=body)
+        assert answer.status_code == 422, body
+        assert answer.json()["error"]["param"] == param
+    assert not school.server.requests
