@@ -84,6 +84,8 @@ def service(settings: Mapping[str, str], log: Path) -> Iterator[str]:
             yield announced_address(server, log)
         finally:
             server.terminate()
+            # On a Ctrl-C, Popen's own end would hardly wait, and leave the service behind.
+            server.wait()
 
 
 def announced_address(server: subprocess.Popen[str], log: Path) -> str:
