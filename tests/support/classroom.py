@@ -49,11 +49,13 @@ def answer(request: Request) -> Action:
     shown = [_token(label, chance) for chance, label in ranked]
     logprobs = {"content": [shown[0] | {"top_logprobs": shown[: body.get("top_logprobs", 0)]}]}
     message = {"role": "assistant", "content": ranked[0][1]}
-    choice = {"index": 0, "message": message, "finish_reason": "length"}
+    choice = {"message": message, "finish_reason": "length"}
     if body.get("logprobs"):
         choice["logprobs"] = logprobs
-    usage = {"prompt_tokens": 5 + len(text) // 4, "completion_tokens": 1}
-    return Send({"choices": [choice], "usage": usage})
+    count = body.get("n", 1)
+    usage = {"prompt_tokens": 5 + len(text) // 4, "completion_tokens": count}
+    choices = [choice | {"index": number} for number in range(count)]
+    return Send({"choices": choices, "usage": usage})
 
 
 def probabilities(model: str, number: int) -> list[float]:
