@@ -58,12 +58,14 @@ class Credentials:
             raise refused(f"is not configured; {origin.authority!r} wants it")
         if not any(matches(pattern, origin) for pattern in credential.hosts):
             raise refused(f"may not be sent to host {origin.authority!r}")
+        secret, failure = "", None
         try:
             secret = self._read(credential)
         except (OSError, UnicodeDecodeError) as error:
-            # Not `from error`: its text holds the path, and a decoding error the bytes themselves.
-            reason = type(error).__name__
-            raise refused(f"cannot be read for {origin.authority!r}: {reason}") from None
+            failure = type(error).__name__
+        if failure is not None:
+            # Not inside the except: that error holds the path, or the very bytes.
+            raise refused(f"cannot be read for {origin.authority!r}: {failure}")
         if not secret:
             raise refused(f"is not set; {origin.authority!r} wants it")
         if not (secret.isascii() and secret.isprintable()):

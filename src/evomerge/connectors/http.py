@@ -350,7 +350,8 @@ def _fast_transport(connections: int) -> Transport:
         pool = aiohttp.TCPConnector(limit=connections, keepalive_timeout=30.0, ssl=context)
         return aiohttp.ClientSession(connector=pool, cookie_jar=aiohttp.DummyCookieJar())
 
-    context = httpx.create_ssl_context(trust_env=False)
+    # Of the environment, SSL_CERT_FILE and SSL_CERT_DIR alone: private authorities are common.
+    context = httpx.create_ssl_context()
     return AiohttpTransport(client=session, verify=context)
 
 

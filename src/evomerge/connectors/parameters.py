@@ -39,6 +39,11 @@ _PATTERNS = tuple(
         rf"{_NAME} (?:cannot|must not|can not) (?:both )?be (?:used|set|specified|given)",
     )
 )
+_REFUSING = re.compile(
+    r"(?:un|not )support|unknown|unrecogni[sz]ed|unexpected|not (?:permitted|allowed|available)"
+    r"|deprecated",
+    re.IGNORECASE,
+)
 
 
 def refused_parameter(error: QuestionRefusedError, body: Mapping[str, Any]) -> str | None:
@@ -47,7 +52,9 @@ def refused_parameter(error: QuestionRefusedError, body: Mapping[str, Any]) -> s
         found = pattern.search(error.reason)
         if found is not None and found["name"] in body:
             return found["name"]
-    return None
+    # It names the parameter beside the text: then the words need only say that it is not taken.
+    named = error.param in body and _REFUSING.search(error.reason) is not None
+    return error.param if named else None
 
 
 def without(body: Mapping[str, Any], refused: set[str]) -> dict[str, Any]:
