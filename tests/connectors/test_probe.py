@@ -19,6 +19,7 @@ from evomerge.connectors.errors import (
     CredentialError,
     ProviderDownError,
     UnknownModelError,
+    UnusableAnswerError,
 )
 from evomerge.connectors.expert import Capabilities
 from evomerge.connectors.hosts import HostPolicy
@@ -172,10 +173,7 @@ async def test_anthropic() -> None:
         (lambda _: refusal(401, "no key"), CredentialError),
         (lambda _: refusal(404, "no model"), UnknownModelError),
         (lambda _: refusal(503, "down"), ProviderDownError),
-        (
-            lambda _: Send({"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]}),
-            None,
-        ),
+        (lambda _: SILENT, UnusableAnswerError),
     ],
 )
 async def test_what_does_not_generate_is_an_error(answer: Any, kind: type[AskError]) -> None:
