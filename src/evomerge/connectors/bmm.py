@@ -19,7 +19,7 @@ import numpy as np
 from evomerge.connectors.base import Scores, Usage
 from evomerge.connectors.errors import QuestionRefusedError, UnknownModelError
 from evomerge.connectors.http_errors import BadAnswerError
-from evomerge.connectors.server import Server, Tally
+from evomerge.connectors.server import Most, Server, Tally
 from evomerge.connectors.shapes import mapping, word
 from evomerge.evaluation.example import Example
 from evomerge.optimizers.candidate import Candidate
@@ -136,6 +136,14 @@ class BmmEvaluator:
     clock: Callable[[], float] = time.perf_counter
     _sessions: dict[str, Session] = field(default_factory=dict)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """See `RemoteScorer.check`: the data is the server's, and so is what it refuses."""
+
+    def most(self, candidates: int, examples: Sequence[Example]) -> Most:
+        """See `RemoteScorer.most`: tokens are the server's own affair."""
+        new = sum(example.prompt not in self._sessions for example in examples)
+        return Most(2 * new + candidates * len(examples))
 
     def width(self, examples: Sequence[Example]) -> int:
         """See `Evaluator.width`: one, for a session runs one candidate at a time."""

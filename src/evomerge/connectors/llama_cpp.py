@@ -19,7 +19,7 @@ from evomerge.connectors.errors import QuestionRefusedError
 from evomerge.connectors.http_errors import BadAnswerError
 from evomerge.connectors.lorax import Texts, weights
 from evomerge.connectors.remote import Asked, PlacedModel, Said
-from evomerge.connectors.server import Server, Tally
+from evomerge.connectors.server import Most, Server, Tally
 from evomerge.connectors.shapes import entries, logprob, mapping
 from evomerge.connectors.together import together
 from evomerge.optimizers.candidate import Candidate
@@ -161,6 +161,18 @@ class LlamaCppMerger:
                     requests=0,
                 )
 
+    def most(self, texts: Sequence[Asked]) -> Most:
+        """See `Merger.most`: no token is shorter than a byte."""
+        contexts = [self.texts.context(group[0].example) for group in _grouped(texts)]
+        size = sum(len(context.encode()) + 1 for context in contexts)
+        return Most(len(contexts), size, len(contexts))
+
+    def opening(self, texts: Sequence[Asked]) -> Most:
+        """See `Merger.opening`: tokenising costs requests only."""
+        new = [text for text in texts if self._key(text) not in self._labels]
+        contexts = {self.texts.context(text.example) for text in new}
+        return Most((self._known is None) + len(contexts) + len(new))
+
     async def open(self, texts: Sequence[Asked], tally: Tally) -> None:
         """See `Merger.open`.
 
@@ -231,14 +243,16 @@ class _Placed:
     tally: Tally
 
     async def score(self, texts: Sequence[Asked]) -> Sequence[Said]:
-        """Texts of one context stand together, as the options of a row do."""
-        groups: list[list[Asked]] = []
-        for text in texts:
-            if groups and groups[-1][0].example is text.example:
-                groups[-1].append(text)
-            else:
-                groups.append([text])
-        parts = await together(
-            [self.merger.score(group, self.scales, self.tally) for group in groups]
-        )
-        return [said for part in parts for said in part]
+        works = [self.merger.score(group, self.scales, self.tally) for group in _grouped(texts)]
+        return [said for part in await together(works) for said in part]
+
+
+def _grouped(texts: Sequence[Asked]) -> list[list[Asked]]:
+    """Texts of one context stand together, as the options of a row do."""
+    groups: list[list[Asked]] = []
+    for text in texts:
+        if groups and groups[-1][0].example is text.example:
+            groups[-1].append(text)
+        else:
+            groups.append([text])
+    return groups

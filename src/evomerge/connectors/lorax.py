@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from evomerge.connectors.errors import QuestionRefusedError, UnusableAnswerError
 from evomerge.connectors.http_errors import BadAnswerError
 from evomerge.connectors.remote import Asked, PlacedModel, Said, summed
-from evomerge.connectors.server import Server, Tally
+from evomerge.connectors.server import Most, Server, Tally
 from evomerge.connectors.shapes import entries, logprob, mapping
 from evomerge.connectors.shelf import Shelf
 from evomerge.connectors.together import together
@@ -164,13 +164,20 @@ class LoraxMerger:
                     self.server.who, f"row {row}: the answer is empty", requests=0
                 )
 
+    def most(self, texts: Sequence[Asked]) -> Most:
+        """See `Merger.most`: no token is shorter than a byte."""
+        size = sum(len(self.texts.whole(text).encode()) + 1 for text in texts)
+        return Most(len(texts), size, len(texts))
+
+    def opening(self, texts: Sequence[Asked]) -> Most:
+        """See `Merger.opening`."""
+        new = self._new(texts)
+        return Most(len(new), sum(len(text.encode()) + 1 for text in new), len(new))
+
     async def open(self, texts: Sequence[Asked], tally: Tally) -> None:
         """See `Merger.open`: tokenises every context once, by the base."""
-        contexts = {
-            self.texts.context(text.example) for text in texts if text.example.kind != "text"
-        }
         async with self._lock:
-            new = sorted(filter(None, contexts - self._contexts.keys()))
+            new = self._new(texts)
             found = await together([self._prefill(text, {}, tally) for text in new])
             for text, tokens in zip(new, found, strict=True):
                 self._contexts[text] = [number for number, _ in tokens]
@@ -198,6 +205,13 @@ class LoraxMerger:
                 self.server.who, f"row {text.example.row}: no token of the answer was scored"
             )
         return summed([number for _, number in tokens[begin:]])
+
+    def _new(self, texts: Sequence[Asked]) -> list[str]:
+        """Contexts whose tokens are not known yet."""
+        contexts = {
+            self.texts.context(text.example) for text in texts if text.example.kind != "text"
+        }
+        return sorted(filter(None, contexts - self._contexts.keys()))
 
     async def _prefill(self, text: str, adapter: Parameters, tally: Tally) -> Prefill:
         guess = len(text.encode()) // _BYTES_A_TOKEN + 1

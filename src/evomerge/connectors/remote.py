@@ -17,7 +17,7 @@ import numpy as np
 
 from evomerge.connectors.base import Scores, Usage
 from evomerge.connectors.errors import QuestionRefusedError
-from evomerge.connectors.server import Tally
+from evomerge.connectors.server import Most, Tally
 from evomerge.connectors.together import together
 from evomerge.evaluation.example import Example
 from evomerge.evaluation.metrics import CROSS_ENTROPY, check_metric
@@ -71,6 +71,14 @@ class Merger(Protocol):
         Raises:
             ConnectorError: a text does not fit, or has nothing to score.
         """
+        ...
+
+    def most(self, texts: Sequence[Asked]) -> Most:
+        """What one candidate can use."""
+        ...
+
+    def opening(self, texts: Sequence[Asked]) -> Most:
+        """What `open` can use, as far as it has not been done."""
         ...
 
     async def open(self, texts: Sequence[Asked], tally: Tally) -> None:
@@ -134,6 +142,11 @@ class RemoteEvaluator:
             )
         check_metric(self._metric, examples)
         self._merger.check(self._texts(examples))
+
+    def most(self, candidates: int, examples: Sequence[Example]) -> Most:
+        """See `RemoteScorer.most`."""
+        texts = self._texts(examples)
+        return self._merger.opening(texts) + candidates * self._merger.most(texts)
 
     def width(self, examples: Sequence[Example]) -> int:
         """See `Evaluator.width`: few, for what is in flight is lost in a crash."""

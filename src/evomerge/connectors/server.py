@@ -1,15 +1,17 @@
-"""One server of a provider that merges: requests to it, counted and paid for."""
+"""One server of a provider that merges: requests to it, counted."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from evomerge.connectors.client import Call, Caller, Hook
+from evomerge.connectors.base import Evaluator
+from evomerge.connectors.client import Call, Caller
 from evomerge.connectors.http import Reply
 from evomerge.connectors.question import Endpoint
+from evomerge.evaluation.example import Example
 
 T = TypeVar("T")
 _VERSION = "/v1"
@@ -23,26 +25,39 @@ class Tally:
     tokens: int = 0
 
 
-class Purse(Protocol):
-    """Pays for requests out of a budget."""
+@dataclass(frozen=True)
+class Most:
+    """What a piece of scoring can use at most, when no request has to be repeated."""
 
-    def paying(self, tokens: int) -> AbstractAsyncContextManager[Hook | None]:
-        """Reserve one request of `tokens` input tokens before it is sent, settle it afterwards.
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
 
-        The block is given what is to be awaited before each attempt.
+    def __add__(self, other: Most) -> Most:
+        return Most(
+            self.requests + other.requests,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+        )
+
+    def __rmul__(self, times: int) -> Most:
+        return Most(times * self.requests, times * self.input_tokens, times * self.output_tokens)
+
+
+class RemoteScorer(Evaluator, Protocol):
+    """An evaluator whose cost is known before it is spent."""
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Refuse, before anything is spent, examples that cannot be scored.
 
         Raises:
-            Exception: of the budget's own, where it is reached.
+            ConnectorError, EvaluationError: they cannot.
         """
         ...
 
-
-class FreePurse:
-    """Pays whatever it is asked."""
-
-    @asynccontextmanager
-    async def paying(self, tokens: int) -> AsyncIterator[Hook | None]:
-        yield None
+    def most(self, candidates: int, examples: Sequence[Example]) -> Most:
+        """What scoring so many candidates can use."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,12 +66,10 @@ class Server:
 
     Attributes:
         endpoint: its base URL is the server's root, with no version behind it.
-        purse: what pays.
     """
 
     caller: Caller
     endpoint: Endpoint
-    purse: Purse = field(default_factory=FreePurse)
 
     @property
     def who(self) -> str:
@@ -69,7 +82,7 @@ class Server:
         Raises:
             AskError: there is no answer.
         """
-        async with self._call(tally, 0) as call:
+        with self._call(tally) as call:
             return await self.caller.get(call, path, read=read)
 
     async def post(
@@ -88,14 +101,11 @@ class Server:
         Raises:
             AskError: there is no answer.
         """
-        async with self._call(tally, tokens) as call:
+        with self._call(tally) as call:
             return await self.caller.post(call, path, body, read=read, tokens=tokens)
 
-    async def tell(self, path: str, content: bytes, tally: Tally, *, free: bool = False) -> None:
+    async def tell(self, path: str, content: bytes, tally: Tally) -> None:
         """POST JSON to a route whose success is a word, not JSON.
-
-        Args:
-            free: whether it is sent though nothing is left to pay it: clearing up.
 
         Raises:
             AskError: it was refused.
@@ -105,18 +115,12 @@ class Server:
             return None
 
         headers = {"Content-Type": "application/json"}
-        paying = self._counted(tally, None) if free else self._call(tally, 0)
-        async with paying as call:
+        with self._call(tally) as call:
             await self.caller.send(call, "POST", path, content=content, read=heard, headers=headers)
 
-    @asynccontextmanager
-    async def _call(self, tally: Tally, tokens: int) -> AsyncIterator[Call]:
-        async with self.purse.paying(tokens) as hook, self._counted(tally, hook) as call:
-            yield call
-
-    @asynccontextmanager
-    async def _counted(self, tally: Tally, hook: Hook | None) -> AsyncIterator[Call]:
-        call = Call(self.endpoint, hook)
+    @contextmanager
+    def _call(self, tally: Tally) -> Iterator[Call]:
+        call = Call(self.endpoint)
         try:
             yield call
         finally:

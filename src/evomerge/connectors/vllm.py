@@ -24,7 +24,7 @@ from evomerge.connectors.errors import (
 )
 from evomerge.connectors.http_errors import BadAnswerError
 from evomerge.connectors.remote import Asked, PlacedModel, Said, summed
-from evomerge.connectors.server import Server, Tally
+from evomerge.connectors.server import Most, Server, Tally
 from evomerge.connectors.shapes import entries, logprob, mapping, word
 from evomerge.connectors.shelf import Shelf
 from evomerge.connectors.together import finished, together
@@ -141,6 +141,20 @@ class VllmMerger:
         for text in texts:
             self.encoder.scored(text.example, text.answer)
 
+    def most(self, texts: Sequence[Asked]) -> Most:
+        """See `Merger.most`."""
+        rows = [self.encoder.scored(text.example, text.answer) for text in texts]
+        requests = len(batched(rows, len(self.replicas))) + 2 * len(self.replicas)
+        return Most(requests, sum(len(row.tokens) for row in rows), len(rows))
+
+    def opening(self, texts: Sequence[Asked]) -> Most:
+        """See `Merger.opening`."""
+        if self._verified:
+            return Most()
+        row = self.encoder.scored(texts[0].example, texts[0].answer)
+        once = Most(2, 2 * row.start + _PROBE_TOKENS, _PROBE_TOKENS + 1)
+        return len(self.replicas) * once
+
     async def open(self, texts: Sequence[Asked], tally: Tally) -> None:
         """See `Merger.open`: no echo is trusted that was not seen to be right, on any replica.
 
@@ -229,7 +243,7 @@ async def _unload(server: Server, name: str, tally: Tally) -> None:
     """Best effort: what cannot be unloaded must not hide why."""
     body = json.dumps({"lora_name": name}).encode()
     try:
-        await server.tell("/v1/unload_lora_adapter", body, tally, free=True)
+        await server.tell("/v1/unload_lora_adapter", body, tally)
     except (UnknownModelError, QuestionRefusedError):
         return  # it was never loaded there
     except AskError as error:

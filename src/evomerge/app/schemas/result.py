@@ -93,6 +93,7 @@ class JobResult(Resource):
 
     winner: WinnerResult
     held_out: list[MetricResult] = Field(description="The proof; the search's metric first.")
+    unproven: str | None = Field(None, description="Why there is no proof, where there is none.")
     generations: list[GenerationResult]
     search_examples: int
     held_out_examples: int

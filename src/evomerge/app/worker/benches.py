@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from evomerge.app.schemas.inputs import JobInputs
@@ -14,6 +15,8 @@ from evomerge.app.worker.errors import InputChangedError, JobError
 from evomerge.app.worker.workbench import Workbench
 
 if TYPE_CHECKING:
+    import torch
+
     from evomerge.connectors.local.base_model import BaseModel
     from evomerge.merging.lora.pool import LoraPool
 
@@ -71,14 +74,25 @@ class LoraBenches:
         from evomerge.app.worker.lora_bench import LoraBench
 
         base = self._bases.get((inputs.base, inputs.base_hash), lambda: self._load_base(inputs))
+        return LoraBench(base, self.pool(spec, inputs, base.device), spec, self._settings)
+
+    def pool(self, spec: MergeJobSpec, inputs: JobInputs, device: torch.device) -> LoraPool:
+        """The experts of a job alone, checked.
+
+        Raises:
+            JobError: an adapter has changed.
+            LoraError: an adapter cannot be read.
+        """
         hashes = tuple(expert.content_hash for expert in inputs.experts)
-        key = (inputs.base, spec.layer_groups, hashes)
-        pool = self._pools.get(key, lambda: _stack(spec, inputs, base))
-        return LoraBench(base, pool, spec, self._settings)
+        key = (inputs.base, spec.layer_groups, hashes, str(device))
+        return self._pools.get(key, lambda: _stack(spec, inputs, device))
 
-    def _load_base(self, inputs: JobInputs) -> BaseModel:
-        from evomerge.connectors.local.base_model import load_base
+    def folder(self, inputs: JobInputs) -> Path:
+        """Where a job's base is.
 
+        Raises:
+            JobError: it is not in this worker's settings.
+        """
         name = inputs.base_name
         folder = self._settings.bases.get(name)
         if folder is None:
@@ -87,8 +101,14 @@ class LoraBenches:
                 f"base model {name!r} is not among this worker's EVOMERGE_BASES "
                 f"({', '.join(sorted(self._settings.bases)) or 'none'})",
             )
+        return folder
+
+    def _load_base(self, inputs: JobInputs) -> BaseModel:
+        from evomerge.connectors.local.base_model import load_base
+
+        name = inputs.base_name
         base = load_base(
-            folder,
+            self.folder(inputs),
             name=name,
             device=self._settings.device,
             dtype=self._settings.dtype,
@@ -99,10 +119,10 @@ class LoraBenches:
         return base
 
 
-def _stack(spec: MergeJobSpec, inputs: JobInputs, base: BaseModel) -> LoraPool:
+def _stack(spec: MergeJobSpec, inputs: JobInputs, device: torch.device) -> LoraPool:
     from evomerge.merging.lora.pool import stack_folders
 
-    pool = stack_folders(inputs.folders, spec.layer_groups, device=base.device)
+    pool = stack_folders(inputs.folders, spec.layer_groups, device=device)
     for expert, found in zip(inputs.experts, pool.content_hashes, strict=True):
         if found != expert.content_hash:
             raise InputChangedError(f"the adapter of expert {expert.name!r}", "has changed")

@@ -20,7 +20,7 @@ from evomerge.merging.lora.space import LoraSpace
 from evomerge.optimizers import Candidate, FloatArray
 
 CHECKPOINT = "checkpoint"
-_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 class LoraBench:
@@ -54,7 +54,7 @@ class LoraBench:
 
     def merge(self, candidate: Candidate) -> StoredAdapter:
         output = self._spec.output
-        adapter = merged_adapter(self._space, candidate, _DTYPES[output.dtype], output.rank)
+        adapter = merged_adapter(self._space, candidate, DTYPES[output.dtype], output.rank)
         return StoredAdapter(self, adapter)
 
     def stored_evaluator(self, adapter: MergedAdapter, metric: Metric) -> Evaluator:

@@ -7,14 +7,19 @@ from dataclasses import dataclass
 
 from evomerge.app.db.engine import Database
 from evomerge.app.output_task import output_task
+from evomerge.app.schemas.remote import Remote
 from evomerge.app.settings import Settings
 from evomerge.app.worker.answer_book import AnswerBook
 from evomerge.app.worker.benches import LoraBenches
 from evomerge.app.worker.gathering import Gathering
-from evomerge.app.worker.inputs import Data
+from evomerge.app.worker.inputs import Data, metrics
 from evomerge.app.worker.order import Desk, Order
 from evomerge.app.worker.output_bench import OutputBench
+from evomerge.app.worker.remote_bench import RemoteBench
+from evomerge.app.worker.remote_places import Places
+from evomerge.app.worker.till import Till
 from evomerge.app.worker.workbench import Prepared
+from evomerge.connectors.expert import Price
 from evomerge.connectors.registry import Connectors
 
 
@@ -44,6 +49,8 @@ class Preparer:
         """
         if order.spec.space == "output":
             return await self._answers(order, data, desk)
+        if order.spec.remote is not None:
+            return await self._remote(order, order.spec.remote, data, desk)
         bench = await asyncio.to_thread(self.lora.bench, order.spec, order.inputs)
         return Prepared(bench, data)
 
@@ -60,6 +67,17 @@ class Preparer:
         )
         taken = Data(gathered.search.side, gathered.held_out.side)
         return Prepared(bench, taken, gathered.ended_by, calls)
+
+    async def _remote(self, order: Order, remote: Remote, data: Data, desk: Desk) -> Prepared:
+        places = Places(self.settings, self.lora)
+        place = await asyncio.to_thread(places.place, order, self.connectors.caller)
+        price = Price(remote.price.input, remote.price.output)
+        who = remote.base_urls[0]
+        till = await Till.of(self.database, desk.ledger, order.spec.budget, who, price)
+        bench = RemoteBench(place, till)
+        if data.held_out.examples:
+            await asyncio.to_thread(bench.hold_back, metrics(order.spec), data.held_out.examples)
+        return Prepared(bench, data, calls=till.calls)
 
     def _book(self, order: Order, desk: Desk) -> AnswerBook:
         ledger = desk.ledger

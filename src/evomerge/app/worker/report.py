@@ -24,6 +24,10 @@ from evomerge.app.worker.workbench import Prepared
 from evomerge.evaluation import Contender, Interval, Report
 from evomerge.optimizers import FloatArray
 
+UNPROVEN = (
+    "The examples are the provider's own and are not seen here: nothing was held out, and the "
+    "search loss is all that is known. Datasets of the provider's in remote.held_out are a proof."
+)
 # What changes from one run of the same spec to the next, and so has no place in the manifest.
 _VOLATILE = {"usage", "calls", "seconds", "artifacts"}
 
@@ -50,6 +54,7 @@ def result(
         generations=[GenerationResult(**asdict(row)) for row in found.generations],
         search_examples=len(ready.data.search.examples),
         held_out_examples=len(ready.data.held_out.examples),
+        unproven=None if ready.data.held_out.examples else UNPROVEN,
         ended_by=found.ended_by or ready.ended_by,
         usage={
             "search": UsageResult(

@@ -15,6 +15,7 @@ from evomerge.app.worker.budget import Allowance
 from evomerge.app.worker.errors import JobError, StoppedError
 from evomerge.app.worker.ledger import Ledger, Note
 from evomerge.app.worker.progress import Progress
+from evomerge.app.worker.spending import BudgetReachedError
 from evomerge.connectors.base import Evaluator, Scores
 from evomerge.evaluation.example import Example
 from evomerge.evaluation.objective import Objective
@@ -158,7 +159,11 @@ class Search:
         place = Place(
             self._numbers[population.stage], population.stage, population.generation, start
         )
-        scores = await self.target.evaluator.score(wanted[:allowed], self.target.examples)
+        try:
+            scores = await self.target.evaluator.score(wanted[:allowed], self.target.examples)
+        except BudgetReachedError as reached:
+            self._ended_by = reached.budget
+            return
         rows = scored_rows(place, wanted[:allowed], scores, self.target.objective)
         self._count(rows)
         population.losses.update((row.index, row.loss) for row in rows)
