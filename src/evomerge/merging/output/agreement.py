@@ -32,6 +32,7 @@ from evomerge.merging.output.sparse import (
     first_best,
     steps,
 )
+from evomerge.optimizers.blas import one_blas_thread
 
 # Steps of alpha: finer ones would not be told apart by a search, and each is a sparsified copy.
 _LEVELS = 20
@@ -175,7 +176,8 @@ class _Block:
         """Chosen answers of some candidates, (p, n)."""
         shape = (-1, self.answers, len(self.rows))
         beta = weights[step]
-        open_to = ((beta > 0).astype(np.float32) @ self.said > 0).reshape(shape)
-        support = np.where(open_to, plan.sums(beta, step).reshape(shape), -np.inf)
+        with one_blas_thread():
+            open_to = ((beta > 0).astype(np.float32) @ self.said > 0).reshape(shape)
+            support = np.where(open_to, plan.sums(beta, step).reshape(shape), -np.inf)
         best: IntArray = np.where(open_to.any(axis=1), first_best(support), -1)
         return best

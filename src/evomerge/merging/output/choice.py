@@ -17,6 +17,7 @@ options alike.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,7 @@ from evomerge.merging.output.sparse import (
     fractions,
     steps,
 )
+from evomerge.optimizers.blas import one_blas_thread
 
 HEAD = 0.1
 
@@ -96,39 +98,37 @@ class ChoiceFusion:
         if metric not in (CROSS_ENTROPY, "choice_accuracy"):
             raise FusionMetricError(metric, "choices are scored by cross_entropy, choice_accuracy")
         loss = _cross_entropy if metric == CROSS_ENTROPY else _misses
-        a, b = checked(alpha, beta, self.experts)
-        weights = effective(a, b)
-        result = np.empty((len(a), self.examples))
-        for block in self._blocks:
+        result = np.empty((len(alpha), self.examples))
+        for block, step, scores in self._pooled(alpha, beta):
             if block.truth is None:
                 raise EvidenceError("truth", "is not known, so there is no loss")
-            plan = block.sums.plan(a)
-            for step in steps(len(a), block.size):
-                result[step, block.rows] = loss(block.pooled(plan, weights, step), block.truth)
+            result[step, block.rows] = loss(scores, block.truth)
         return result
 
     def distributions(self, alpha: FloatArray, beta: FloatArray) -> FloatArray:
         """p* of every candidate, (P, n, C) float64; 0 for padding."""
-        a, b = checked(alpha, beta, self.experts)
-        weights = effective(a, b)
-        result = np.zeros((len(a), self.examples, self._width))
-        for block in self._blocks:
-            plan = block.sums.plan(a)
-            for step in steps(len(a), block.size):
-                p = _softmax(block.pooled(plan, weights, step))
-                result[step, block.rows, : block.options] = p.swapaxes(1, 2)
+        result = np.zeros((len(alpha), self.examples, self._width))
+        for block, step, scores in self._pooled(alpha, beta):
+            result[step, block.rows, : block.options] = _softmax(scores).swapaxes(1, 2)
         return result
 
     def answers(self, alpha: FloatArray, beta: FloatArray) -> IntArray:
         """Index of each candidate's option, (P, n): the likeliest, the first of equals."""
+        result = np.empty((len(alpha), self.examples), dtype=np.int64)
+        for block, step, scores in self._pooled(alpha, beta):
+            result[step, block.rows] = first_best(scores)
+        return result
+
+    def _pooled(
+        self, alpha: FloatArray, beta: FloatArray
+    ) -> Iterator[tuple[_Block, slice, FloatArray]]:
+        """Examples, candidates, and their unnormalised log p*, (p, m, n)."""
         a, b = checked(alpha, beta, self.experts)
         weights = effective(a, b)
-        result = np.empty((len(a), self.examples), dtype=np.int64)
         for block in self._blocks:
             plan = block.sums.plan(a)
             for step in steps(len(a), block.size):
-                result[step, block.rows] = first_best(block.pooled(plan, weights, step))
-        return result
+                yield block, step, block.pooled(plan, weights[step], step)
 
     @staticmethod
     def _check(
@@ -206,17 +206,18 @@ class _Block:
     def size(self) -> int:
         return self.options * len(self.rows)
 
-    def pooled(self, plan: SparsePlan, weights: FloatArray, step: slice) -> FloatArray:
-        """Unnormalised log p* of some candidates, (p, m, n)."""
+    def pooled(self, plan: SparsePlan, beta: FloatArray, step: slice) -> FloatArray:
+        """Unnormalised log p* of some candidates with weights beta (p, N), (p, m, n)."""
         shape = (-1, self.options, len(self.rows))
-        beta = weights[step]
-        scores = plan.sums(np.maximum(beta, 0.0), step).reshape(shape)
-        if (beta < 0).any():
+        with one_blas_thread():
+            scores = plan.sums(np.maximum(beta, 0.0), step).reshape(shape)
+            if not (beta < 0).any():
+                return scores
             against = plan.sums(np.minimum(beta, 0.0), step).reshape(shape)
             head = ((beta > 0).astype(np.float32) @ self.plausible > 0).reshape(shape)
-            least = np.where(head, against, np.inf).min(axis=1, keepdims=True)
-            least[np.isinf(least)] = 0.0
-            scores += np.where(head, against, least)
+        least = np.where(head, against, np.inf).min(axis=1, keepdims=True)
+        least[np.isinf(least)] = 0.0
+        scores += np.where(head, against, least)
         return scores
 
 

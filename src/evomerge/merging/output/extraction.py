@@ -27,6 +27,7 @@ from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.output.errors import EvidenceError, FusionMetricError, PopulationError
 from evomerge.merging.output.fusion import BoolArray, IntArray, checked, effective, kept
 from evomerge.merging.output.sparse import SparsePlan, SparseSum, runs, steps
+from evomerge.optimizers.blas import one_blas_thread
 
 # Thresholds are 1/GRID, 2/GRID, ..., 1.
 GRID = 20
@@ -207,9 +208,10 @@ class _Block:
 
     def votes(self, plan: SparsePlan, weights: FloatArray, step: slice) -> FloatArray:
         """vote of some candidates on every item, (p, items)."""
-        scale = np.maximum(weights[step], 0.0) @ self.answered
+        with one_blas_thread():
+            scale = np.maximum(weights[step], 0.0) @ self.answered
+            vote: FloatArray = plan.sums(weights[step], step)
         scale[scale == 0] = np.inf
-        vote: FloatArray = plan.sums(weights[step], step)
         vote /= np.repeat(scale, np.diff(self.starts), axis=1)
         return vote
 

@@ -22,6 +22,7 @@ from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.output.errors import EvidenceError, FusionMetricError
 from evomerge.merging.output.fusion import BoolArray, IntArray, checked, effective, kept
 from evomerge.merging.output.sparse import runs, steps
+from evomerge.optimizers.blas import one_blas_thread
 
 # A token counts for no less, in nats, so that its probability is a normal number.
 _LEAST = -600.0
@@ -147,10 +148,12 @@ class _Block:
 
     def nll(self, weights: FloatArray) -> FloatArray:
         """Mean negative log-likelihood of some candidates, weights (p, N) at least 0, (p, x)."""
-        total = weights @ self.answered
+        with one_blas_thread():
+            total = weights @ self.answered
+            mixed = weights @ self.probabilities
         guessing = total == 0
         # Tokens of examples that are guessed have probability 0, and no part in the result.
-        mixed = np.maximum(weights @ self.probabilities, np.finfo(np.float64).tiny)
+        mixed = np.maximum(mixed, np.finfo(np.float64).tiny)
         sums = np.add.reduceat(np.log(mixed), self.starts, axis=1)
         known = np.log(np.where(guessing, 1.0, total)) - sums / self.tokens
         loss: FloatArray = np.where(guessing, self.guess, known)
