@@ -105,9 +105,7 @@ async def until(
             await asyncio.sleep(0.01)
 
 
-def runner(
-    prepare: Prepare, data_dir: Path, stopping: asyncio.Event
-) -> Callable[[Ledger], Any]:
+def runner(prepare: Prepare, data_dir: Path, stopping: asyncio.Event) -> Callable[[Ledger], Any]:
     """What a worker does with a claimed job."""
 
     async def run(ledger: Ledger) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from tests.support.tiny import make_adapter, make_base
 
 from evomerge.app.db.engine import Database, epoch
@@ -115,23 +116,53 @@ async def _fill(
                 )
             )
         for job, (name, data) in {**jobs, "mj_queued": ("", next(iter(jobs.values()))[1])}.items():
-            inputs = JobInputs(base="tiny", experts=members, datasets=[data])
-            await session.execute(
-                insert(Job).values(
-                    id=job,
-                    kind="merge",
-                    status="succeeded" if name else "queued",
-                    spec=spec,
-                    inputs=inputs.model_dump(mode="json"),
-                    meta={},
-                    progress={},
-                    created_at=epoch(),
-                    finished_at=epoch() if name else None,
-                )
+            await _add_job(
+                session, job, name, spec, JobInputs(base="tiny", experts=members, datasets=[data])
             )
-            if name:
-                await models.name(session, name, job)
     await database.dispose()
+
+
+async def _add_job(
+    session: AsyncSession, job: str, name: str, spec: Json, inputs: JobInputs
+) -> None:
+    """A job that has succeeded under a name; queued without one."""
+    await session.execute(
+        insert(Job).values(
+            id=job,
+            kind="merge",
+            status="succeeded" if name else "queued",
+            spec=spec,
+            inputs=inputs.model_dump(mode="json"),
+            meta={},
+            progress={},
+            created_at=epoch(),
+            finished_at=epoch() if name else None,
+        )
+    )
+    if name:
+        await models.name(session, name, job)
+
+
+def add_merge(
+    world: World, job: str, name: str, space: str, write: Callable[[Path], None], **spec: Any
+) -> None:
+    """One more merge that has succeeded; `write` fills its artifacts' folder."""
+    folder = folder_of(world.settings.data_dir, job)
+    folder.mkdir(parents=True)
+    write(folder)
+    asked = MergeJobSpec.model_validate({**SPEC, "space": space, **spec}).model_dump(mode="json")
+    inputs = JobInputs(
+        experts=[ExpertInput(id="ex_api", name="api", content_hash="0" * 64, kind="api")],
+        datasets=[_dataset(world.settings.data_dir, job, EXAMPLES)],
+    )
+
+    async def add() -> None:
+        database = Database(world.settings.url)
+        async with database.write() as session:
+            await _add_job(session, job, name, asked, inputs)
+        await database.dispose()
+
+    asyncio.run(add())
 
 
 class _Server(uvicorn.Server):

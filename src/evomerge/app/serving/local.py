@@ -63,9 +63,7 @@ class LocalModel:
         form: how chats are put to it.
     """
 
-    abilities: frozenset[Ability] = frozenset(
-        {"chat", "completions", "logprobs", "echo", "sampling"}
-    )
+    abilities: frozenset[Ability] = frozenset({"logprobs", "echo", "sampling"})
 
     def __init__(
         self, engine: Engine, prompter: Prompter, adapter: EngineAdapter | None, form: ChatForm

@@ -11,8 +11,9 @@ from evomerge.connectors.local.engine_values import Draw, Ended, Piece, Scored
 Prompt: TypeAlias = str | tuple[int, ...]
 Turn: TypeAlias = tuple[str, str]
 
-# chat, completions: the endpoints; logprobs: of the answer's tokens; echo: of the prompt's too.
-Ability = Literal["chat", "completions", "logprobs", "echo", "sampling"]
+# logprobs: of the answer's tokens; echo: of the prompt's too; sampling: several answers, drawn as
+# the request says; choices: among options that the request gives.
+Ability = Literal["logprobs", "echo", "sampling", "choices"]
 
 
 @dataclass(frozen=True)

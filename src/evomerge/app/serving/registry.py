@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,23 @@ from typing import Any
 from evomerge.app.db.models import Expert, Job
 from evomerge.app.db.repositories import models
 from evomerge.app.db.repositories.lookup import find
+from evomerge.app.outputs import StoredOutput
 from evomerge.app.schemas.inputs import JobInputs
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.services.context import Context
 from evomerge.app.services.datasets import first_example
 from evomerge.app.serving.engines import Engines
-from evomerge.app.serving.errors import ModelNotFoundError, ModelNotReadyError
+from evomerge.app.serving.errors import (
+    ModelNotFoundError,
+    ModelNotReadyError,
+    ModelUnavailableError,
+)
 from evomerge.app.serving.local import ChatForm
+from evomerge.app.serving.output import OutputModel
 from evomerge.app.serving.protocol import Card, ServedModel
 from evomerge.app.worker.artifacts import folder_of
+
+logger = logging.getLogger(__name__)
 
 # Merges without a name, and experts, that a list holds at most.
 _LISTED = 1000
@@ -32,7 +42,7 @@ class Models:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._engines = Engines(context.settings)
-        self._spaces: Mapping[str, Make] = {"lora": self._lora}
+        self._spaces: Mapping[str, Make] = {"lora": self._lora, "output": self._output}
 
     async def __aenter__(self) -> Models:
         return self
@@ -100,11 +110,23 @@ class Models:
         folder = folder_of(self._context.settings.data_dir, job.id)
         return await self._engines.model(inputs.base_name, folder, await _form(spec, inputs))
 
+    async def _output(self, job: Job, spec: MergeJobSpec, inputs: JobInputs) -> ServedModel:
+        folder = folder_of(self._context.settings.data_dir, job.id)
+        try:
+            stored = await asyncio.to_thread(StoredOutput.read, folder)
+        except (OSError, ValueError, KeyError) as error:
+            logger.error("job %s: its output merge cannot be read: %s", job.id, error)
+            raise ModelUnavailableError(
+                "the merge cannot be read; see the log", param="model"
+            ) from error
+        return OutputModel(stored, self._context.connectors)
+
 
 async def _form(spec: MergeJobSpec, inputs: JobInputs) -> ChatForm:
     """Chats as the rows of the job's first dataset were put to its candidates."""
+    rows = inputs.datasets[0].path
     try:
-        template = bool((await first_example(inputs.datasets[0].path)).messages)
+        template = rows is not None and bool((await first_example(rows)).messages)
     except OSError:  # the rows are gone; most are prompts
         template = False
     # White space at the end belongs to the answer's first token, which the model writes.

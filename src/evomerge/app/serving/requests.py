@@ -13,6 +13,8 @@ from evomerge.evaluation.errors import short
 
 # OpenAI's own, for the completions endpoint.
 _COMPLETION_TOKENS = 16
+# What chat templates and other providers call it.
+_ROLES = {"developer": "system"}
 # Answers of one request at most.
 _MAX_ANSWERS = 4096
 
@@ -61,7 +63,7 @@ def chat_request(body: ChatCompletionRequest) -> Request:
     return Request(
         draw=_draw(body),
         max_tokens=asked,
-        messages=tuple((turn.role, turn.text) for turn in body.messages),
+        messages=tuple((_ROLES.get(turn.role, turn.role), turn.text) for turn in body.messages),
         samples=body.n or 1,
         alternatives=(body.top_logprobs or 0) if body.logprobs else None,
         choices=tuple(body.choices or ()),
