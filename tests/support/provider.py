@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -91,7 +92,6 @@ class Provider:
     connections: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def base_url(self) -> str:
@@ -145,7 +145,7 @@ class Provider:
 
 
 @asynccontextmanager
-async def provider(answer: Answer) -> AsyncIterator[Provider]:
+async def provider(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Provider]:
     """A server of its own port, ended with the block."""
     running = Provider(answer)
     tasks: set[asyncio.Task[None]] = set()
@@ -155,7 +155,7 @@ async def provider(answer: Answer) -> AsyncIterator[Provider]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     running.port = server.sockets[0].getsockname()[1]
     try:
         yield running
