@@ -199,6 +199,10 @@ class EvoMergeClient:
         answer: Json = await self._http.upload("/v1/experts", parts, fields=fields)
         return answer
 
+    async def check_expert(self, id_or_name: str) -> Json:
+        """Probe an API expert again; the expert with what was found."""
+        return await self._object("POST", _path("experts", id_or_name, "check"))
+
     async def register_dataset(self, file: Path, *, name: str | None = None) -> Json:
         """A dataset in a file that the server can read."""
         return await self.create("datasets", _given(path=str(file), name=name))

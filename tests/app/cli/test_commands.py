@@ -234,5 +234,34 @@ def test_a_pool_is_made_of_experts_or_of_folders(run: Run) -> None:
     assert run(server, "pools", "add", "relatives", "a", "--folders", "x/*").exit_code == 2
 
 
+def test_a_file_of_api_experts_is_registered_one_by_one(run: Run, tmp_path: Path) -> None:
+    server = Server({"POST /v1/experts": [httpx.Response(201, json={"id": "ex"})] * 2})
+    file = tmp_path / "experts.yaml"
+    file.write_text("- {name: a, model: m}\n- {name: b, model: m, system: be brief}\n")
+    assert run(server, "experts", "add-api", str(file)).exit_code == 0
+    common = {"kind": "api", "model": "m"}
+    expected = [{**common, "name": "a"}, {**common, "name": "b", "system": "be brief"}]
+    assert server.bodies() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[]", "holds nothing"), ("- 7", "entry 1 must be a mapping"), ("{a: 1", "not YAML")],
+)
+def test_a_file_that_is_no_experts_is_refused(
+    run: Run, tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "experts.yaml"
+    file.write_text(text)
+    done = run(Server({}), "experts", "add-api", str(file))
+    assert done.exit_code == 2
+    assert said in " ".join(done.stderr.split())
+
+
+def test_an_api_expert_is_probed_again(run: Run) -> None:
+    server = Server({"POST /v1/experts/a/check": httpx.Response(200, json={"id": "ex_1"})})
+    assert run(server, "experts", "check", "a").exit_code == 0
+
+
 def test_without_a_command_the_help_is_shown(run: Run) -> None:
     assert "Exit codes" in " ".join(run(None, "--help").stdout.split())

@@ -42,12 +42,18 @@ def test_elsewhere_there_is_a_line_for_each_generation_and_state() -> None:
     ("stage", "said"),
     [
         ("loading", "loading base and pool"),
+        ("asking", "asking the experts"),
         ("held_out", "proving on held-out data"),
         ("storing", "writing the merged model"),
     ],
 )
 def test_what_is_no_search_is_named_in_words(stage: str, said: str) -> None:
     assert headline(job(progress={"stage": stage, "generation": 9})) == said
+
+
+def test_answers_are_counted_while_experts_are_asked() -> None:
+    progress = {"stage": "asking", "answers": 30, "planned_answers": 400}
+    assert "30/400 answers" in shown(job(progress=progress), terminal=True)
 
 
 @pytest.mark.parametrize(

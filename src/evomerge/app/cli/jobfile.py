@@ -1,4 +1,4 @@
-"""Job files: YAML on disk, the same model as the HTTP body."""
+"""YAML on disk, the same models as the HTTP bodies."""
 
 from __future__ import annotations
 
@@ -32,13 +32,36 @@ def load(path: Path) -> MergeJobSpec:
         OSError: it cannot be read.
         InputError: it is not YAML, or not a job; each line names the field and its value.
     """
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    data = _yaml(path)
     if not isinstance(data, dict):
         raise InputError(f"{path}: a job is a mapping of fields, got {type(data).__name__}")
     try:
         return MergeJobSpec.model_validate(data)
     except ValidationError as error:
         raise InputError("\n".join(f"{path}: {line}" for line in faults(error, data))) from error
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Read a mapping of fields, or a list of them; what they mean is for the server to check.
+
+    Raises:
+        OSError: it cannot be read.
+        InputError: it is neither.
+    """
+    data = _yaml(path)
+    records = data if isinstance(data, list) else [data]
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict):
+            raise InputError(
+                f"{path}: entry {number} must be a mapping of fields, got {type(record).__name__}"
+            )
+    if not records:
+        raise InputError(f"{path}: holds nothing")
+    return records
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error

@@ -15,6 +15,7 @@ from evomerge.app.client import Json
 # What a running job does when it does not search, by the name that its progress gives it.
 BESIDE_THE_SEARCH = {
     "loading": "loading base and pool",
+    "asking": "asking the experts",
     "held_out": "proving on held-out data",
     "storing": "writing the merged model",
 }
@@ -68,6 +69,9 @@ class JobProgress:
             counts = self._counts.format(done, total)
             left = time_left(progress.get("eta_seconds"))
             self._draw(said, done, total, counts, self._best.format(best), left)
+        elif "planned_answers" in progress:
+            answers, wanted = progress["answers"], progress["planned_answers"]
+            self._draw(said, answers, wanted, f"{answers}/{wanted} answers", "", "")
         else:
             self._draw(said, 0, None, "", self._best.format(best) if done else "", "")
         if not self._console.is_terminal and said != self._said:

@@ -11,8 +11,9 @@ from rich.console import RenderableType
 
 from evomerge.app.cli import render
 from evomerge.app.cli.failures import InputError
+from evomerge.app.cli.jobfile import read_records
 from evomerge.app.cli.session import AsJson, Limit, Session, collect
-from evomerge.app.client import Collection, Json
+from evomerge.app.client import Collection, EvoMergeClient, Json
 
 Rows = Callable[[list[Json]], RenderableType]
 Name = Annotated[str | None, typer.Option(help="By default the file's or folder's name.")]
@@ -98,6 +99,35 @@ def add_expert(
         )
     )
     session.show(added, render.fields, as_json)
+
+
+@experts.command("add-api")
+def add_api_experts(
+    ctx: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(help="YAML: one expert's fields, or a list of them for several.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Register models behind APIs: base_url, model, prompt, price, name of a credential."""
+    session = ctx.ensure_object(Session)
+    bodies = [{"kind": "api", **fields} for fields in read_records(file)]
+
+    async def add(client: EvoMergeClient) -> list[Json]:
+        return [await client.create("experts", body) for body in bodies]
+
+    session.show(session.call(add), render.experts, as_json)
+
+
+@experts.command("check")
+def check_expert(
+    ctx: typer.Context,
+    id_or_name: Annotated[str, typer.Argument(metavar="ID")],
+    as_json: AsJson = False,
+) -> None:
+    """Probe an API expert again."""
+    session = ctx.ensure_object(Session)
+    session.show(session.call(lambda c: c.check_expert(id_or_name)), render.fields, as_json)
 
 
 @pools.command("add")

@@ -75,6 +75,20 @@ def footnote(found: JobResult) -> str:
         f"Winner: {winner.stage}, generation {winner.generation}, search loss "
         f"{number(winner.search_loss)} on {found.search_examples} examples. "
         f"{found.usage['search'].evaluations} evaluations, {found.seconds:.0f} s{ended}."
+        f"{spent(found)}"
+    )
+
+
+def spent(found: JobResult) -> str:
+    """What calls to APIs came to, where there were any."""
+    calls = found.calls.values()
+    if not calls:
+        return ""
+    return (
+        f"\nCalls: {sum(one.requests for one in calls)} requests, "
+        f"{sum(one.input_tokens for one in calls)} tokens in and "
+        f"{sum(one.output_tokens for one in calls)} out, "
+        f"{sum(one.usd for one in calls):.4f} USD."
     )
 
 
