@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.connectors import Waits
 from tests.support.dialects import OpenAI
 from tests.support.provider import provider
 
@@ -155,11 +158,44 @@ async def test_one_bad_address_among_good_ones_refuses_the_name() -> None:
 
 async def test_a_name_without_address_is_refused() -> None:
     async def nowhere(host: str, port: int) -> Sequence[str]:
-        raise OSError(-2, "Name or service not known")
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     for resolve in (nowhere, Names([])):
         with pytest.raises(HostRefusedError, match="no address"):
             await Hosts(HostPolicy(("*",)), resolve).addresses(Origin.of("https://a.net"), "m")
+
+
+async def test_a_look_up_that_fails_for_now_is_tried_again() -> None:
+    failing = [socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")]
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        if failing:
+            raise failing.pop()
+        return ["127.0.0.1"]
+
+    async with provider(OpenAI()) as server:
+        policy = HostPolicy.of(["models.invalid"], ["127.0.0.0/8"])
+        waits = Waits()
+        async with Connectors(policy, resolve=resolve, retries=waits.retries()) as asked:
+            endpoint = Endpoint("openai", f"http://models.invalid:{server.port}/v1", "m")
+            answer = await asked.ask(Question(endpoint, (Message("user", "Where?"),)))
+    assert (answer.requests, len(waits.seconds)) == (1, 1)
+
+
+async def test_many_at_once_look_up_once() -> None:
+    asked: list[str] = []
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        asked.append(host)
+        await asyncio.sleep(0)
+        return [PUBLIC]
+
+    hosts = Hosts(HostPolicy(("a.net",)), resolve)
+    found = await asyncio.gather(
+        *(hosts.addresses(Origin.of("https://a.net"), "m") for _ in range(20))
+    )
+    assert found == [(PUBLIC,)] * 20
+    assert asked == ["a.net"]
 
 
 async def test_a_rebinding_name_is_looked_up_once_and_refused_when_it_turns() -> None:

@@ -178,7 +178,10 @@ class Caller:
         way, base = self._way(call)
 
         async def attempt() -> T:
-            addresses = await self.hosts.addresses(way.origin, call.who)
+            try:
+                addresses = await self.hosts.addresses(way.origin, call.who)
+            except NotConnectedError as error:
+                raise self._lost(call, str(error), may_have_cost=False) from None
             secret = self._secret(call, way.origin, addresses)
             credential = scheme(secret) if secret is not None else {}
             async with way.gate.passed(tokens):

@@ -20,6 +20,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from evomerge.connectors.errors import HostRefusedError
+from evomerge.connectors.http_errors import NotConnectedError
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
@@ -28,6 +29,8 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 PORTS = {"http": 80, "https": 443}
 LINK_LOCAL: tuple[Network, ...] = (IPv4Network("169.254.0.0/16"), IPv6Network("fe80::/10"))
+# Failures of a look-up that another one will not mend.
+LASTING = frozenset({socket.EAI_NONAME, socket.EAI_FAIL, socket.EAI_FAMILY})
 NAT64 = IPv6Network("64:ff9b::/96")
 
 
@@ -155,16 +158,25 @@ class Hosts:
     now: Callable[[], float] = time.monotonic
     keep: float = 60.0
     _known: dict[Origin, tuple[float, tuple[str, ...]]] = field(default_factory=dict)
+    _locks: dict[Origin, asyncio.Lock] = field(default_factory=dict)
 
     async def addresses(self, origin: Origin, who: str) -> tuple[str, ...]:
         """Checked addresses, best first; `who` is named in errors.
 
         Raises:
             HostRefusedError: the name or one of its addresses is refused, or it has none.
+            NotConnectedError: it could not be looked up just now.
         """
-        known = self._known.get(origin)
-        if known is not None and known[0] > self.now():
-            return known[1]
+        # One look-up for all that wait for it.
+        async with self._locks.setdefault(origin, asyncio.Lock()):
+            known = self._known.get(origin)
+            if known is not None and known[0] > self.now():
+                return known[1]
+            found = await self._looked_up(origin, who)
+            self._known[origin] = (self.now() + self.keep, found)
+            return found
+
+    async def _looked_up(self, origin: Origin, who: str) -> tuple[str, ...]:
         reason = self.policy.refusal(origin)
         if reason is not None:
             raise HostRefusedError(who, reason, requests=0)
@@ -172,12 +184,13 @@ class Hosts:
             found = tuple(await self.resolve(origin.host, origin.port))
         except OSError as error:
             reason = f"host {origin.host!r} has no address: {error.strerror or error}"
-            raise HostRefusedError(who, reason, requests=0) from error
-        reason = next(filter(None, map(self.policy.address_refusal, found)), None)
-        if reason is not None or not found:
-            reason = reason or f"host {origin.host!r} has no address"
+            if error.errno in LASTING:
+                raise HostRefusedError(who, reason, requests=0) from error
+            raise NotConnectedError(reason) from error
+        reasons = filter(None, map(self.policy.address_refusal, found))
+        reason = next(reasons, None if found else "it has no address")
+        if reason is not None:
             raise HostRefusedError(who, f"host {origin.host!r}: {reason}", requests=0)
-        self._known[origin] = (self.now() + self.keep, found)
         return found
 
     def forget(self, origin: Origin) -> None:
