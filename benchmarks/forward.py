@@ -2,11 +2,12 @@
 
     python benchmarks/forward.py --base FOLDER [--rows FILE.jsonl] [--threads 2]
 
-Bare is the base's decoder over the same batches: no adapters, no vocabulary projection, no
-losses. Both sides run in turns in one process and every figure is the median of its rounds, so
-that what else the machine does falls on both. Tokens are real ones, padding not counted. The
-CPU columns count processor time, which a busy machine disturbs less than the clock; they hold
-for --threads 1 above all, for idle threads spin.
+Bare is the base's decoder over padded batches: no adapters, no vocabulary projection, no losses.
+Two more lines have the base alone as well: bare with the vocabulary projection at the answer
+positions, and bare with short rows sharing lines as ours do. All run in turns in one process and
+every figure is the median of its rounds, so that what else the machine does falls on all. Tokens
+are real ones, padding not counted. The CPU columns count processor time, which a busy machine
+disturbs less than the clock; they hold for --threads 1 above all, for idle threads spin.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import torch
 
 from evomerge.connectors.local.base_model import BaseModel, load_base
 from evomerge.connectors.local.batches import batches, width
-from evomerge.connectors.local.forward import answer_nll
+from evomerge.connectors.local.forward import answer_nll, cut
+from evomerge.connectors.local.layout import lay_out
 from evomerge.connectors.local.rows import Row, RowEncoder
 from evomerge.evaluation.example import Example
 from evomerge.merging.lora.population import Factors, Population
@@ -56,9 +58,13 @@ def _compare(base: BaseModel, name: str, rows: Sequence[Row], options: argparse.
     side_by_side = width(tokens, options.batch_tokens)
     print(f"\n{name}: {len(rows)} rows, {tokens} tokens, {answers} of them answers")
     lengths = [len(row.tokens) - 1 for row in rows]
-    cut = batches(lengths, 1, options.batch_tokens)
-    runs: dict[str, Callable[[], object]] = {"bare": partial(_bare, base, rows, cut)}
-    work = {"bare": tokens}
+    padded = batches(lengths, 1, options.batch_tokens)
+    runs: dict[str, Callable[[], object]] = {
+        "bare": partial(_bare, base, rows, padded),
+        "bare and projection": partial(_bare, base, rows, padded, project=True),
+        "bare in shared lines": partial(_shared_lines, base, rows, options.batch_tokens),
+    }
+    work = dict.fromkeys(runs, tokens)
     for candidates in sorted({1, side_by_side}):
         for kind, rank in (("factor", RANK), ("exact", EXPERTS * RANK)):
             label = f"{kind} k={rank}, {candidates} at once"
@@ -96,12 +102,25 @@ def _report(spent: dict[str, list[Spent]], work: dict[str, int]) -> None:
         print(f"{label:24}{clock:10.0f}{clock / bare[0]:9.1%}{cpu:14.0f}{cpu / bare[1]:9.1%}")
 
 
-def _bare(base: BaseModel, rows: Sequence[Row], cut: Sequence[Sequence[int]]) -> None:
+def _bare(
+    base: BaseModel, rows: Sequence[Row], cut: Sequence[Sequence[int]], *, project: bool = False
+) -> None:
+    """Padded batches, by torch's own padding."""
     with base.running():
         for batch in cut:
             inputs = [torch.tensor(rows[index].tokens[:-1]) for index in batch]
             padded = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)
-            base.hidden(padded.to(base.device))
+            states = base.hidden(padded.to(base.device))
+            if project:
+                spans = [slice(rows[i].start - 1, len(rows[i].tokens) - 1) for i in batch]
+                base.logits(torch.cat([states[n, span] for n, span in enumerate(spans)]))
+
+
+def _shared_lines(base: BaseModel, rows: Sequence[Row], batch_tokens: int) -> None:
+    with base.running():
+        for batch in cut(base, rows, 1, batch_tokens):
+            layout = lay_out([[rows[index] for index in line] for line in batch])
+            base.hidden(layout.tokens, layout.positions)
 
 
 def _population(base: BaseModel, candidates: int, rank: int, *, shared: bool) -> Population:
@@ -111,7 +130,8 @@ def _population(base: BaseModel, candidates: int, rank: int, *, shared: bool) ->
 
     def factors(d_out: int, d_in: int) -> Factors:
         A = torch.randn(held, rank, d_in, generator=draw) * 0.01
-        B = torch.randn(held, d_out, rank, generator=draw) * 0.01
+        # As a transposed view, the way a space hands it over.
+        B = torch.randn(held, rank, d_out, generator=draw).transpose(1, 2) * 0.01
         scale = torch.randn(candidates, rank, generator=draw) if shared else None
         return Factors(A.to(base.device), B.to(base.device), scale)
 

@@ -77,6 +77,7 @@ def test_in_half_precision_a_small_update_is_not_rounded_away(
 def test_the_road_follows_from_sizes() -> None:
     sizes = {"d_in": 576, "d_out": 576, "merged": True}
     assert not dense_is_cheaper(tokens=64, rank=8, **sizes)
+    assert dense_is_cheaper(tokens=512, rank=8, **sizes)
     assert dense_is_cheaper(tokens=4096, rank=80, **sizes)
     assert dense_is_cheaper(tokens=512, rank=4000, **sizes)
     assert not dense_is_cheaper(tokens=4096, rank=80, d_in=576, d_out=576, merged=False)

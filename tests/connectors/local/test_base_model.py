@@ -11,10 +11,12 @@ import torch
 from tests.support.tiny import tokenizer
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
     CohereConfig,
     Gemma2Config,
     GraniteConfig,
     PreTrainedConfig,
+    RecurrentGemmaConfig,
 )
 
 from evomerge.connectors.local.base_model import BaseModel, load_base
@@ -66,6 +68,31 @@ def test_logits_in_two_steps_are_the_architectures_own(
         torch.testing.assert_close(base.logits(base.hidden(tokens)), whole)
 
 
+@pytest.mark.parametrize(
+    ("config", "packs"),
+    [
+        (Gemma2Config(**SIZES), True),  # some layers attend within a sliding window
+        (CohereConfig(**SIZES), True),
+        (BloomConfig(**SIZES, n_layer=2, n_head=4), False),  # takes no positions
+        (RecurrentGemmaConfig(**SIZES | {"num_hidden_layers": 3}, lru_width=32), False),
+    ],
+    ids=["gemma2", "cohere", "bloom", "recurrent_gemma"],
+)
+def test_rows_share_lines_only_where_the_architecture_keeps_them_apart(
+    config: PreTrainedConfig, packs: bool, tmp_path: Path
+) -> None:
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    base = load_base(tmp_path, threads=1)
+    assert base.packs is packs
+    if packs:
+        tokens = torch.tensor([[5, 80, 200, 7, 5, 80, 9]])
+        with base.running():
+            shared = base.hidden(tokens, torch.tensor([[0, 1, 2, 3, 0, 1, 2]]))
+            alone = torch.cat([base.hidden(tokens[:, :4]), base.hidden(tokens[:, 4:])], 1)
+        torch.testing.assert_close(shared, alone, atol=1e-5, rtol=1e-4)
+
+
 def test_an_architecture_that_does_more_to_its_logits_is_refused(
     base_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +102,9 @@ def test_an_architecture_that_does_more_to_its_logits_is_refused(
 
 
 def test_half_precision_loads_as_asked(base_folder: Path) -> None:
-    assert load_base(base_folder, dtype="bfloat16", threads=1).dtype == torch.bfloat16
+    base = load_base(base_folder, dtype="bfloat16", threads=1)
+    assert base.dtype == torch.bfloat16
+    assert not base.packs
 
 
 def test_pickled_weights_are_refused(base_folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,26 @@ def test_the_same_call_gives_the_same_bits(
     population = factor_population([read_pairs(folder) for folder in experts], BETA)
     first = answer_nll(base, population, rows, batch_tokens=200)
     assert np.array_equal(first, answer_nll(base, population, rows, batch_tokens=200))
+
+
+def test_rows_that_share_lines_lose_what_each_loses_alone(
+    base: BaseModel, experts: list[Path], rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert base.packs
+    seen = []
+    hidden = BaseModel.hidden
+
+    def watched(self: BaseModel, tokens: torch.Tensor, positions: torch.Tensor | None = None):
+        seen.append((len(tokens), positions is not None))
+        return hidden(self, tokens, positions)
+
+    monkeypatch.setattr(BaseModel, "hidden", watched)
+    population = factor_population([read_pairs(folder) for folder in experts], BETA)
+    shared = means(base, population, rows * 3)
+    apart = means(replace(base, packs=False), population, rows * 3)
+    np.testing.assert_allclose(shared, apart, atol=1e-5)
+    assert seen[0][0] < population.size * 3 * len(rows)
+    assert [packed for _, packed in seen] == [True, *[False] * (len(seen) - 1)]
 
 
 def test_projection_in_chunks_changes_no_bit_of_meaning(

@@ -27,6 +27,8 @@ from evomerge.merging.lora.population import Factors, Population
 
 # What copying one element of a weight costs, in multiplications (measured on a CPU).
 _COPY_COST = 8
+# A product with fewer columns than this takes as long as one with so many (likewise).
+_NARROWEST = 24
 
 
 def part(population: Population, first: int, last: int) -> Population:
@@ -152,7 +154,7 @@ def dense_is_cheaper(tokens: int, rank: int, d_in: int, d_out: int, *, merged: b
         d_in, d_out: of the layer.
         merged: whether the update is added to the weight, so that no second product is needed.
     """
-    low_rank = tokens * rank * (d_in + d_out)
+    low_rank = tokens * (max(rank, _NARROWEST) * d_in + rank * d_out)
     second_product = 0 if merged else tokens
     return low_rank > (rank + _COPY_COST + second_product) * d_in * d_out
 

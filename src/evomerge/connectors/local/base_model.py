@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from evomerge.connectors.local.errors import BaseFolderError
 from evomerge.connectors.local.headers import content_hash, weight_files
 
 _PROBE_TOKENS = 3
+# Rounding apart, what a row gives in a line with others is what it gives alone.
+_PACKED_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,7 @@ class BaseModel:
         context_tokens: tokens that one row may have at most.
         threads: CPU threads of a forward; results are reproducible for one number of threads.
         linears: every linear layer that an adapter may touch, by full module name.
+        packs: whether `hidden` keeps several rows in one line apart.
     """
 
     name: str
@@ -50,6 +54,7 @@ class BaseModel:
     context_tokens: int
     threads: int
     linears: Mapping[str, nn.Linear]
+    packs: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -85,21 +90,29 @@ class BaseModel:
             torch.set_num_threads(self.threads)
             yield
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """Last hidden states (rows, length, d), without the vocabulary projection.
+    def hidden(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Last hidden states (lines, length, d), without the vocabulary projection.
 
-        No attention mask: rows are padded on the right, and under causal attention no real
+        No attention mask: lines are padded on the right, and under causal attention no real
         token sees what follows it; what stands at the padding is never read.
+
+        Args:
+            tokens: (lines, length), one row or several in each line.
+            positions: of each token in its row, where a line holds several; transformers then
+                lets no token see those of another row. For a base that `packs` only.
         """
-        states: Tensor = self.decoder(tokens, use_cache=False).last_hidden_state
+        placed = {} if positions is None else {"position_ids": positions}
+        states: Tensor = self.decoder(tokens, use_cache=False, **placed).last_hidden_state
         return states
 
     def logits(self, states: Tensor) -> Tensor:
         """Next-token logits (..., vocabulary) float32 of last hidden states (..., d)."""
         logits: Tensor = self.projection(states.to(self.projection.weight.device)).float()
         config = self.model.config
-        logits = logits * (getattr(config, "logit_scale", None) or 1.0)  # Cohere
-        logits = logits / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
+        if scale := getattr(config, "logit_scale", None):  # Cohere
+            logits = logits * scale
+        if scale := getattr(config, "logits_scaling", None):  # Granite
+            logits = logits / scale
         cap = getattr(config, "final_logit_softcapping", None)  # Gemma
         return torch.tanh(logits / cap) * cap if cap else logits
 
@@ -162,7 +175,7 @@ def load_base(
         linears=_linears(model, projection),
     )
     _check_two_steps(base, folder)
-    return base
+    return replace(base, packs=_keeps_rows_apart(base))
 
 
 def _place(device: str) -> str:
@@ -204,3 +217,21 @@ def _check_two_steps(base: BaseModel, folder: Path) -> None:
         raise BaseFolderError(
             folder, f"{type(base.model).__name__} does more to its logits than is supported"
         )
+
+
+def _keeps_rows_apart(base: BaseModel) -> bool:
+    """Whether two rows in one line give what each gives alone: seen, not assumed.
+
+    In float32 only, where a difference can be told from rounding. Architectures that keep a
+    state besides attention, or take no positions, do not.
+    """
+    if base.dtype != torch.float32:
+        return False
+    if "position_ids" not in inspect.signature(base.decoder.forward).parameters:
+        return False
+    tokens = torch.arange(2 * _PROBE_TOKENS, device=base.device)[None]
+    with base.running():
+        alone = base.hidden(tokens.view(2, _PROBE_TOKENS)).view(1, 2 * _PROBE_TOKENS, -1)
+        positions = torch.arange(_PROBE_TOKENS, device=base.device).repeat(2)[None]
+        packed = base.hidden(tokens, positions)
+    return bool((packed - alone).abs().max() <= _PACKED_TOLERANCE * alone.abs().max())

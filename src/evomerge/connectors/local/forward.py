@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -12,13 +13,17 @@ from torch.nn import functional
 
 from evomerge.connectors.local.adapters import adapted, check_fits, part
 from evomerge.connectors.local.base_model import BaseModel
-from evomerge.connectors.local.batches import batches, width
+from evomerge.connectors.local.batches import batches, lines, width
 from evomerge.connectors.local.errors import ScoringCancelledError
+from evomerge.connectors.local.layout import Layout, lay_out
 from evomerge.connectors.local.rows import Row
 from evomerge.merging.lora.population import Population
 
-# Logits of one chunk of answer positions at most, in bytes.
-_LOGITS_BYTES = 64 * 2**20
+# Logits of one chunk of answer positions at most, in bytes: few enough that the allocator gives
+# the same memory again, instead of fresh pages that the system has to clear each time.
+_LOGITS_BYTES = 16 * 2**20
+# Tokens of a line that short rows share. More would pad less and attend to more (measured).
+_LINE_TOKENS = 96
 
 Stopped = Callable[[], bool]
 
@@ -38,64 +43,59 @@ def answer_nll(
 ) -> NDArray[np.float64]:
     """Negative log-likelihood (nats) of each row's scored tokens under each candidate.
 
-    As many candidates as `batch_tokens` allows run beside each other (see `width`). The same
-    population and rows give the same bits; another cut of the population gives the same numbers
-    up to the rounding of differently shaped products.
+    As many candidates as `batch_tokens` allows run beside each other (see `width`), and short
+    rows share lines where the base can keep them apart. The same population and rows give the
+    same bits; another cut of the population gives the same numbers up to the rounding of
+    differently shaped products.
 
     Returns:
-        (candidates, rows) float64, sums over tokens; NaN where the model gives NaN.
+        (candidates, rows) float64, sums over tokens; NaN where the model gives NaN, which may
+        reach the rows of the same candidate that share a line.
 
     Raises:
         UnknownModuleError, ShapeError: the population is for another base.
         ScoringCancelledError: `stopped` said so between two batches.
     """
     check_fits(base, population)
-    lengths = [len(row.tokens) - 1 for row in rows]
-    step = width(sum(lengths), batch_tokens)
+    step = width(sum(len(row.tokens) - 1 for row in rows), batch_tokens)
     nll = np.empty((population.size, len(rows)))
     with base.running():
         for first in range(0, population.size, step):
             some = part(population, first, min(first + step, population.size))
             with adapted(base, some):
-                for batch in batches(lengths, some.size, batch_tokens):
+                for batch in cut(base, rows, some.size, batch_tokens):
                     if stopped():
                         raise ScoringCancelledError("stopped between two batches")
-                    picked = [rows[index] for index in batch]
-                    nll[first : first + some.size, batch] = _batch_nll(base, some.size, picked)
+                    layout = lay_out([[rows[index] for index in line] for line in batch])
+                    order = list(chain.from_iterable(batch))
+                    nll[first : first + some.size, order] = _batch_nll(base, some.size, layout)
     return nll
 
 
-def _batch_nll(base: BaseModel, candidates: int, rows: Sequence[Row]) -> NDArray[np.float64]:
+def cut(
+    base: BaseModel, rows: Sequence[Row], candidates: int, batch_tokens: int
+) -> list[list[list[int]]]:
+    """Indices of the rows of each line of each batch, `candidates` copies of which run at once."""
+    lengths = [len(row.tokens) - 1 for row in rows]
+    room = min(_LINE_TOKENS, batch_tokens // candidates) if base.packs else 0
+    shared = lines(lengths, room)
+    sums = [sum(lengths[row] for row in line) for line in shared]
+    return [[shared[line] for line in batch] for batch in batches(sums, candidates, batch_tokens)]
+
+
+def _batch_nll(base: BaseModel, candidates: int, layout: Layout) -> NDArray[np.float64]:
     """(candidates, rows) float64, from one forward."""
-    tokens, row, position, target = _layout(rows)
-    states = base.hidden(tokens.to(base.device).repeat(candidates, 1))
-    states = states.view(candidates, len(rows), *states.shape[1:])
-    place = states.device
-    answers = states[:, row.to(place), position.to(place)].flatten(0, 1)
-    nll = _token_nll(base, answers, target.repeat(candidates))
-    begins = np.cumsum([0, *(each.scored for each in rows[:-1])])
+
+    def beside_each_other(lines: Tensor) -> Tensor:
+        return lines.to(base.device).repeat(candidates, 1)
+
+    positions = None if layout.positions is None else beside_each_other(layout.positions)
+    states = base.hidden(beside_each_other(layout.tokens), positions)
+    states = states.view(candidates, -1, states.shape[-1])
+    answers = states[:, layout.scored.to(states.device)].flatten(0, 1)
+    nll = _token_nll(base, answers, layout.targets.repeat(candidates))
+    begins = np.cumsum([0, *layout.counts[:-1]])
     return np.add.reduceat(nll.reshape(candidates, -1), begins, axis=1)
-
-
-def _layout(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Padded input tokens (rows, length), and for every scored token: row, position, target.
-
-    A row's last token is only ever a target, so it is no input. The state at a position
-    predicts the token after it.
-    """
-    length = max(len(row.tokens) for row in rows) - 1
-    inputs = np.zeros((len(rows), length), dtype=np.int64)
-    for index, row in enumerate(rows):
-        inputs[index, : len(row.tokens) - 1] = row.tokens[:-1]
-    which = np.repeat(np.arange(len(rows)), [row.scored for row in rows])
-    position = np.concatenate([np.arange(row.start - 1, len(row.tokens) - 1) for row in rows])
-    target = np.concatenate([np.array(row.tokens[row.start :], dtype=np.int64) for row in rows])
-    return (
-        torch.from_numpy(inputs),
-        torch.from_numpy(which),
-        torch.from_numpy(position),
-        torch.from_numpy(target),
-    )
 
 
 def _token_nll(base: BaseModel, states: Tensor, targets: Tensor) -> NDArray[np.float64]:
