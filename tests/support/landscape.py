@@ -70,6 +70,7 @@ class LandscapeModel:
 
     candidate: Candidate
     evaluate: LandscapeEvaluator
+    rank: int | None = None
 
     def evaluator(self, metric: Metric) -> LandscapeEvaluator:
         return LandscapeEvaluator(

@@ -21,6 +21,7 @@ from evomerge.app.worker.benches import LoraBenches
 from evomerge.app.worker.inputs import read_data
 from evomerge.app.worker.process import versions, work
 from evomerge.connectors.local.headers import content_hash
+from evomerge.connectors.vllm import RANKS
 from evomerge.merging.lora.adapter import read_adapter
 from evomerge.optimizers.candidate import one_hot
 
@@ -120,6 +121,9 @@ async def test_a_changed_base_is_refused(shop: Shop, tmp_path: Path) -> None:
     assert job.status == "succeeded", job.error
     assert job.result is not None
     assert job.result["hashes"]["base"] == fixed.inputs.base_hash
+    config = json.loads(shop.artifacts()["adapter_config.json"])
+    warned = [event.data["rank"] for event in await shop.events() if event.level == "warn"]
+    assert warned == ([] if config["r"] in RANKS else [config["r"]])
     make_base(base, seed=5)
     job = await run(shop, fixed, "mj_2")
     assert job.error is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError, OperationalError
+from tests.app.worker.conftest import Shop
 from tests.support.jobs import SPEC
-from tests.support.landscape import LandscapeEvaluator, LandscapeModel
+from tests.support.landscape import LandscapeBench, LandscapeEvaluator, LandscapeModel
 from tests.support.searches import bits, run
 
 from evomerge.app.db.repositories.evaluations import Recorded
@@ -24,6 +26,7 @@ from evomerge.app.worker.budget import Allowance
 from evomerge.app.worker.method import build_optimizer
 from evomerge.app.worker.progress import Progress
 from evomerge.app.worker.proof import contenders
+from evomerge.app.worker.ranks import remark
 from evomerge.optimizers import (
     PROBE,
     Candidate,
@@ -159,6 +162,41 @@ def test_a_budget_below_one_population_is_refused_by_name() -> None:
     spec = MergeJobSpec.model_validate({**SPEC, "method": method})
     with pytest.raises(InvalidParameterError, match=r"scaling\.evaluations"):
         build_optimizer(spec, 3)
+
+
+@pytest.mark.parametrize(
+    ("rank", "said"),
+    [
+        (None, None),
+        (1, None),
+        (16, None),
+        (512, None),
+        (4, "needs --max-lora-rank 8 or more there, or output.rank: 1 here"),
+        (40, "needs --max-lora-rank 64 or more there, or output.rank: 32 here"),
+        (511, "needs --max-lora-rank 512 or more there, or output.rank: 320 here"),
+        (800, "no vLLM serves it. output.rank: 512 or less compresses it"),
+    ],
+)
+def test_a_rank_that_servers_refuse_is_remarked_on(rank: int | None, said: str | None) -> None:
+    found = remark(rank)
+    if said is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert said in found
+        assert f"rank {rank}," in found
+
+
+async def test_a_refused_rank_is_told_of_once_the_job_succeeds(shop: Shop) -> None:
+    class Ranked(LandscapeBench):
+        def merge(self, candidate: Candidate) -> LandscapeModel:
+            return replace(super().merge(candidate), rank=40)
+
+    await shop.add()
+    await shop.run_until(shop.worker_with(Ranked()), "succeeded")
+    warnings = [event for event in await shop.events() if event.level == "warn"]
+    assert [(event.message, event.data) for event in warnings] == [(remark(40), {"rank": 40})]
+    assert str(remark(40)) in shop.artifacts()["README.md"].decode()
 
 
 def test_the_contenders_stand_in_a_fixed_order() -> None:

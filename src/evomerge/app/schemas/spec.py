@@ -220,7 +220,8 @@ class Output(Body):
         None,
         ge=1,
         le=4096,
-        description="Compress an exact merge to this rank by SVD; by default it is kept exact.",
+        description="The most that the stored adapter's rank may be: above it, an exact merge is "
+        "compressed to it by SVD. By default it is kept exact, with the sum of its experts' ranks.",
     )
     full_checkpoint: bool = Field(False, description="Also merge the adapter into its base.")
 

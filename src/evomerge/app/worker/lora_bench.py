@@ -89,6 +89,10 @@ class StoredAdapter:
         self._bench = bench
         self._adapter = adapter
 
+    @property
+    def rank(self) -> int:
+        return self._adapter.rank
+
     def evaluator(self, metric: Metric) -> Evaluator:
         return self._bench.stored_evaluator(self._adapter, metric)
 

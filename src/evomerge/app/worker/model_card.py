@@ -10,8 +10,10 @@ from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.worker.proof import WINNER
 
 
-def model_card(spec: MergeJobSpec, inputs: JobInputs, outcome: JobResult) -> str:
-    """Markdown for people who find the folder."""
+def model_card(
+    spec: MergeJobSpec, inputs: JobInputs, outcome: JobResult, remark: str | None = None
+) -> str:
+    """Markdown for people who find the folder; `remark` is for those who serve it."""
     name = spec.name or "A merged model"
     weights = [
         f"| {expert.name} | {_numbers(outcome.winner.alpha[expert.name])} "
@@ -27,6 +29,7 @@ def model_card(spec: MergeJobSpec, inputs: JobInputs, outcome: JobResult) -> str
         f"({', '.join(_how(spec))}). manifest.json holds the whole spec and the hashes of every "
         "input.",
         "",
+        *([remark, ""] if remark else []),
         "## Proof on held-out data",
         "Mean losses, lower is better, with 95 % bootstrap intervals; the difference is the "
         "contender's loss less the winner's.",

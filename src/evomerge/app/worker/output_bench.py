@@ -167,6 +167,10 @@ class StoredMerge:
     candidate: Candidate
     stored: StoredOutput
 
+    @property
+    def rank(self) -> None:
+        return None
+
     def evaluator(self, metric: Metric) -> FusedEvaluator:
         return FusedEvaluator(self.bench, metric, lambda _: self.candidate)
 

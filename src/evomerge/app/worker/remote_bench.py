@@ -108,6 +108,10 @@ class StoredRemote:
     bench: RemoteBench
     candidate: Candidate
 
+    @property
+    def rank(self) -> None:
+        return None
+
     def evaluator(self, metric: Metric) -> Evaluator:
         return _Fixed(self.bench.proving(metric), self.candidate)
 

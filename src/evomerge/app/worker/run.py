@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.app.schemas.result import ArtifactResult, JobResult
-from evomerge.app.worker import artifacts, model_card, report
+from evomerge.app.worker import artifacts, model_card, ranks, report
 from evomerge.app.worker.budget import Allowance
 from evomerge.app.worker.inputs import metrics, read_data
 from evomerge.app.worker.ledger import Ledger
@@ -58,6 +58,8 @@ class MergeRun:
         )
         await self.desk.passes(progress.snapshot(planned, "storing"))
         finished = await asyncio.to_thread(self._store, order, stored, outcome)
+        if said := ranks.remark(stored.rank):
+            self.ledger.note(said, level="warn", rank=stored.rank)
         await self.ledger.succeed(
             finished.model_dump(mode="json"),
             progress.snapshot(found.evaluations, "done"),
@@ -134,7 +136,7 @@ class MergeRun:
             artifacts.folder_of(self.data_dir, order.job_id),
             stored,
             report.manifest(order.job_id, order.spec, order.inputs, outcome),
-            model_card.model_card(order.spec, order.inputs, outcome),
+            model_card.model_card(order.spec, order.inputs, outcome, ranks.remark(stored.rank)),
         )
         listed = [ArtifactResult(**asdict(file)) for file in files]
         return outcome.model_copy(update={"artifacts": listed})

@@ -19,6 +19,11 @@ from evomerge.optimizers import Candidate, FloatArray
 class StoredModel(Protocol):
     """A merged model exactly as it is stored, rounding and all."""
 
+    @property
+    def rank(self) -> int | None:
+        """The rank of the adapter that is stored; None where none is."""
+        ...
+
     def evaluator(self, metric: Metric) -> Evaluator:
         """Scores the stored model: every candidate it is given stands for it."""
         ...
