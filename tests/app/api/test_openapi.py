@@ -22,7 +22,16 @@ from tests.app.api.conftest import Shelf
 from tests.support.databases import sqlite_url
 
 from evomerge.app.main import create_app
-from evomerge.app.schemas import datasets, experts, merge_jobs, pools, service
+from evomerge.app.schemas import (
+    answers,
+    completions,
+    datasets,
+    experts,
+    merge_jobs,
+    models,
+    pools,
+    service,
+)
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.examples import MERGE_JOB_SPECS
 from evomerge.app.schemas.pools import PoolCreate
@@ -57,6 +66,12 @@ MODELS = [
     service.Readiness,
     service.Root,
     Deleted,
+    models.Model,
+    models.ModelList,
+    answers.Completion,
+    answers.ChatCompletion,
+    completions.CompletionRequest,
+    completions.ChatCompletionRequest,
 ]
 
 

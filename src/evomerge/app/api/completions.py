@@ -25,14 +25,12 @@ from evomerge.app.schemas.completions import (
     CompletionRequest,
     ModelRequest,
 )
-from evomerge.app.schemas.faults import faults
 from evomerge.app.serving import wire
 from evomerge.app.serving.answers import gather
-from evomerge.app.serving.errors import BadParameterError
 from evomerge.app.serving.protocol import Request as Asked
 from evomerge.app.serving.protocol import Run
 from evomerge.app.serving.registry import Models
-from evomerge.app.serving.requests import chat_request, completion_request
+from evomerge.app.serving.requests import chat_request, completion_request, malformed
 
 T = TypeVar("T")
 
@@ -66,9 +64,7 @@ class _Route(APIRoute):
             except RequestValidationError as error:
                 if any(fault["type"] == "json_invalid" for fault in error.errors()):
                     raise
-                details = faults(error.errors(), error.body)
-                message = "; ".join(detail.message for detail in details[:10])
-                raise BadParameterError(message, details[0].param) from error
+                raise malformed(error.errors(), error.body) from error
 
         return handled
 

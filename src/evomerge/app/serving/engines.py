@@ -35,12 +35,18 @@ class Engines:
         self._adapters: OrderedDict[tuple[str, Path], EngineAdapter] = OrderedDict()
 
     async def model(
-        self, base: str, folder: Path | None, form: ChatForm, content_hash: str | None = None
+        self,
+        base: str,
+        folder: Path | None,
+        form: ChatForm,
+        *,
+        content_hash: str | None = None,
+        base_hash: str | None = None,
     ) -> LocalModel:
         """The adapter in a folder over a base; without a folder the base alone.
 
         Args:
-            content_hash: what the adapter must have, if that is known.
+            content_hash, base_hash: what adapter and base must have, where that is known.
 
         Raises:
             ModelUnavailableError: the base or the adapter cannot be read, or has changed.
@@ -57,6 +63,10 @@ class Engines:
                 ) from error
         if adapter is not None and content_hash not in (None, adapter.key):
             raise ModelUnavailableError("the adapter's files have changed", param="model")
+        if base_hash not in (None, engine.base.content_hash):
+            raise ModelUnavailableError(
+                f"base {base!r} is another one than the merge was made for", param="model"
+            )
         return LocalModel(engine, prompter, adapter, form)
 
     async def close(self) -> None:

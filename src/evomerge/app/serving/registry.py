@@ -11,6 +11,7 @@ from typing import Any
 from evomerge.app.db.models import Expert, Job
 from evomerge.app.db.repositories import models
 from evomerge.app.db.repositories.lookup import find
+from evomerge.app.errors import NotPossibleError
 from evomerge.app.outputs import StoredOutput
 from evomerge.app.schemas.inputs import JobInputs
 from evomerge.app.schemas.spec import MergeJobSpec
@@ -26,6 +27,7 @@ from evomerge.app.serving.local import ChatForm
 from evomerge.app.serving.output import OutputModel
 from evomerge.app.serving.protocol import Card, ServedModel
 from evomerge.app.worker.artifacts import folder_of
+from evomerge.merging.lora.config import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,11 @@ class Models:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._engines = Engines(context.settings)
-        self._spaces: Mapping[str, Make] = {"lora": self._lora, "output": self._output}
+        self._spaces: Mapping[str, Make] = {
+            "lora": self._lora,
+            "output": self._output,
+            "remote": self._remote,
+        }
 
     async def __aenter__(self) -> Models:
         return self
@@ -65,7 +71,9 @@ class Models:
             raise ModelNotFoundError(name)
         form = ChatForm(template=expert.meta.get("chat") != _PLAIN)
         folder = Path(expert.path)
-        return await self._engines.model(expert.base, folder, form, expert.content_hash)
+        return await self._engines.model(
+            expert.base, folder, form, content_hash=expert.content_hash
+        )
 
     async def card(self, name: str) -> Card:
         """How a model is listed. Raises as `get`, and loads nothing."""
@@ -108,7 +116,18 @@ class Models:
 
     async def _lora(self, job: Job, spec: MergeJobSpec, inputs: JobInputs) -> ServedModel:
         folder = folder_of(self._context.settings.data_dir, job.id)
-        return await self._engines.model(inputs.base_name, folder, await _form(spec, inputs))
+        form = await _form(spec, inputs)
+        return await self._engines.model(inputs.base_name, folder, form, base_hash=inputs.base_hash)
+
+    async def _remote(self, job: Job, spec: MergeJobSpec, inputs: JobInputs) -> ServedModel:
+        """Where the winner is an adapter over a base that is here, it answers here."""
+        folder = folder_of(self._context.settings.data_dir, job.id)
+        if inputs.base is not None and (folder / CONFIG_FILE).is_file():
+            return await self._lora(job, spec, inputs)
+        raise NotPossibleError(
+            f"job {job.id}: its merge lives at its provider, which is to be asked itself",
+            param="model",
+        )
 
     async def _output(self, job: Job, spec: MergeJobSpec, inputs: JobInputs) -> ServedModel:
         folder = folder_of(self._context.settings.data_dir, job.id)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evomerge.app.errors import Detail
 from evomerge.app.schemas.completions import ChatCompletionRequest, CompletionRequest, ModelRequest
+from evomerge.app.schemas.faults import faults
 from evomerge.app.serving.errors import BadParameterError, UnsupportedParameterError
 from evomerge.app.serving.protocol import Prompt, Request
 from evomerge.connectors.local.engine_values import Draw
@@ -15,6 +18,13 @@ from evomerge.evaluation.errors import short
 _COMPLETION_TOKENS = 16
 # What chat templates and other providers call it.
 _ROLES = {"developer": "system"}
+# Parameters of several types, and what they may be.
+_SEVERAL = {
+    "prompt": "a text, a list of up to 2048 texts, token ids, or lists of token ids",
+    "stop": "a text, or a list of up to 16 texts, of 1 to 256 characters each",
+    "content": "a text, or a list of parts of type text",
+}
+_SHOWN = 10
 # Answers of one request at most.
 _MAX_ANSWERS = 4096
 
@@ -68,6 +78,27 @@ def chat_request(body: ChatCompletionRequest) -> Request:
         alternatives=(body.top_logprobs or 0) if body.logprobs else None,
         choices=tuple(body.choices or ()),
     )
+
+
+def malformed(errors: Sequence[Mapping[str, Any]], body: object) -> BadParameterError:
+    """What is wrong with a body, by the parameter's name.
+
+    A field that may be of several types is told of once, and not once a type.
+    """
+    details: dict[str | None, Detail] = {}
+    for error, detail in zip(errors, faults(errors, body), strict=True):
+        where = [str(part) for part in error["loc"] if part != "body"]
+        kinds = [n for n, part in enumerate(where) if part in _SEVERAL]
+        if kinds:
+            name = ".".join(where[: kinds[0] + 1])
+            detail = Detail(f"{name}: must be {_SEVERAL[where[kinds[0]]]}", name)
+        if detail.param is None:  # of several fields: the message begins with the one to blame
+            field, _, _ = detail.message.partition(":")
+            detail = Detail(detail.message, field if field.isidentifier() else None)
+        details.setdefault(detail.param, detail)
+    told = list(details.values())
+    message = "; ".join(detail.message for detail in told[:_SHOWN])
+    return BadParameterError(message, told[0].param, details=told if len(told) > 1 else ())
 
 
 def _draw(body: ModelRequest) -> Draw:
