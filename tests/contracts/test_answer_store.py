@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import event, text, update
 from tests.support.answers import all_answers, all_calls, answer, held_job
 
 from evomerge.app.db.engine import Database, epoch
@@ -141,6 +142,18 @@ async def test_a_renewed_claim_lasts(database: Database) -> None:
     assert await claim(database, K1, K2, owner="two") == {K2}
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+async def test_renewing_waits_for_nobody(database: Database) -> None:
+    """On Postgres alone: SQLite has one writer at a time."""
+    await claim(database, K1, K2)
+    await lapse(database, K1, K2)
+    async with database.write() as other, database.write() as session:
+        await answers.store(other, {K1: (MODEL, answer("a"))})
+        await answers.renew(session, [K1, K2], "one", LONG)
+    assert await claim(database, K2, owner="two") == set()
+    assert await find(database, K1) == {K1: answer("a")}
+
+
 async def test_a_claim_given_back_is_free(database: Database) -> None:
     await claim(database, K1, K2)
     await release(database, K1)
@@ -221,3 +234,25 @@ async def test_an_open_claim_is_null_and_no_json(database: Database) -> None:
     async with database.read() as session:
         query = text("SELECT answer IS NULL AND failure IS NULL FROM answers")
         assert await session.scalar(query)
+
+
+async def test_many_rows_take_as_many_statements_as_one(database: Database) -> None:
+    await held_job(database)
+
+    async def statements(count: int) -> int:
+        keys = [f"{count}{n:060d}" for n in range(count)]
+        sent: list[str] = []
+
+        def note(connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+            sent.append(statement)
+
+        event.listen(database.engine.sync_engine, "before_cursor_execute", note)
+        assert await claim(database, *keys) == set(keys)
+        await store(database, {key: answer("a") for key in keys})
+        bookings = [Booking(1000 * count + n, key, COST) for n, key in enumerate(keys)]
+        await reserve(database, *bookings)
+        await revise(database, *(replace(booking, settled=True) for booking in bookings))
+        event.remove(database.engine.sync_engine, "before_cursor_execute", note)
+        return len(sent)
+
+    assert await statements(90) == await statements(1)

@@ -319,7 +319,8 @@ class AnswerBook:
                     await answers.renew(session, self._claims, self._owner.name, seconds)
             except SQLAlchemyError as error:
                 # The next one may come in time; if not, another may pay for the same once more.
-                logger.warning("job %s: claims were not renewed: %s", self._lease.job_id, error)
+                reason = str(error).partition("\n")[0]
+                logger.warning("job %s: claims were not renewed: %s", self._lease.job_id, reason)
 
     def _start(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)

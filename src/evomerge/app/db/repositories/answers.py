@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, null, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -83,14 +83,16 @@ async def claim(
 async def renew(
     session: AsyncSession, keys: Iterable[str], owner: str, lease_seconds: float
 ) -> None:
-    """Prolong the claims of an owner, all in one statement."""
-    await _change(
-        session,
-        sorted(keys),
-        _OPEN,
-        StoredAnswer.owner == owner,
-        lease_until=epoch() + lease_seconds,
+    """Prolong the claims of an owner, all at once.
+
+    What another transaction holds is left out: it is being answered or given back just then, and
+    to wait for it while it waits for us would be a deadlock.
+    """
+    mine = select(StoredAnswer.key).where(
+        StoredAnswer.key.in_(sorted(keys)), _OPEN, StoredAnswer.owner == owner
     )
+    held = await session.scalars(mine.with_for_update(skip_locked=True))
+    await _change(session, list(held), lease_until=epoch() + lease_seconds)
 
 
 async def release(session: AsyncSession, keys: Iterable[str], owner: str) -> None:
@@ -135,7 +137,8 @@ def _upsert(session: AsyncSession, column: str) -> Any:
     query = insert_into(session, StoredAnswer).values(created_at=epoch())
     return query.on_conflict_do_update(
         index_elements=["key"],
-        set_={column: query.excluded[column], "owner": None, "lease_until": None},
+        # null(), for a parameter here would have the driver send the rows one by one.
+        set_={column: query.excluded[column], "owner": null(), "lease_until": null()},
         where=_OPEN,
     ).returning(StoredAnswer.key)
 
