@@ -12,11 +12,16 @@ from contextlib import (
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from tests.support.remote import REMOTE, calling
+from tests.support.fake_bmm import FakeBmm
+from tests.support.loopback import serving
+from tests.support.remote import REMOTE, calling, server
 from tests.support.tiny import make_adapter, make_base
+from tests.support.tiny_model import TinyModel, read_factors
 
 from evomerge.connectors.base import Evaluator
+from evomerge.connectors.bmm import BmmEvaluator, their_dataset
 from evomerge.connectors.local.base_model import load_base
 from evomerge.connectors.local.evaluator import LocalEvaluator
 from evomerge.connectors.remote import RemoteEvaluator
@@ -42,6 +47,8 @@ class Subject:
     evaluator: Evaluator
     candidates: tuple[Candidate, ...]
     examples: tuple[Example, ...] = EXAMPLES
+    # What its usage counts: a holder of data tells nobody how many tokens it has read.
+    counts: Literal["tokens", "requests"] = "tokens"
 
 
 # A subject for one event loop; what is heavy about it is made once, around all of them.
@@ -83,7 +90,27 @@ def remote(provider: str, metric: str, folder: Path) -> Iterator[Fresh]:
         yield fresh
 
 
+@contextmanager
+def bmm(folder: Path) -> Iterator[Fresh]:
+    """A fake session server, which really computes; its datasets are the examples."""
+    weights = make_base(folder / "base")
+    adapters = [make_adapter(folder / f"e{n}", weights, seed=n) for n in range(2)]
+    texts = {"own": "Berlin is in Germany", "other": "a b", "third": "Moscow"}
+    fake = FakeBmm(TinyModel(weights), [read_factors(one) for one in adapters], texts)
+    theirs = tuple(map(their_dataset, ("", "other", "third")))
+    with serving(fake.app()) as url:
+
+        @asynccontextmanager
+        async def fresh() -> AsyncIterator[Subject]:
+            async with calling() as caller:
+                evaluator = BmmEvaluator(server(caller, "bmm", url), "films", 2)
+                yield Subject(evaluator, POPULATION, theirs, "requests")
+
+        yield fresh
+
+
 SUBJECTS: Mapping[str, Callable[[Path], AbstractContextManager[Fresh]]] = {
+    "bmm": bmm,
     **{f"local-{metric}": partial(local, metric) for metric in BATCH_TOKENS},
     **{
         f"{provider}-{metric}": partial(remote, provider, metric)
