@@ -201,7 +201,7 @@ async def measure(requests: int, concurrency: int, latency: float, turns: int) -
             for _ in range(turns):
                 for name, ask in asks.items():
                     found[name].append(await turn(ask, requests, concurrency, latency))
-    print(f"{requests} requests, {concurrency} at once, {latency * 1e3:g} ms; best of {turns} turns")
+    print(f"{requests} requests, {concurrency} at once, {latency * 1e3:g} ms; best of {turns}")
     least = min(one.cpu_ms for one in found["ours"])
     for name, several in found.items():
         share = max(one.share for one in several)

@@ -88,6 +88,19 @@ class Way:
     wire: Wire
 
 
+@dataclass(frozen=True)
+class Outgoing:
+    """One request, to be sent as often as it takes."""
+
+    method: str
+    path: str
+    content: bytes | None
+    tokens: int
+    scheme: Scheme
+    # May hold the key: not to be shown.
+    headers: Mapping[str, str] = field(repr=False)
+
+
 @dataclass
 class Caller:
     """Sends requests to any allowed host. Close it at the end.
@@ -176,60 +189,68 @@ class Caller:
             AskError: see connectors/errors.py.
         """
         way, base = self._way(call)
+        sent = Outgoing(method, f"{base}{path}", content, tokens, scheme, headers or {})
 
         async def attempt() -> T:
-            try:
-                addresses = await self.hosts.addresses(way.origin, call.who)
-            except NotConnectedError as error:
-                raise self._lost(call, str(error), may_have_cost=False) from None
-            secret = self._secret(call, way.origin, addresses)
-            credential = scheme(secret) if secret is not None else {}
-            async with way.gate.passed(tokens):
-                if call.on_attempt is not None:
-                    await call.on_attempt()
-                call.requests += 1
-                try:
-                    async with asyncio.timeout(way.limits.deadline_seconds):
-                        reply = await self._first(
-                            way,
-                            addresses,
-                            method,
-                            f"{base}{path}",
-                            headers={**(headers or {}), **credential},
-                            content=content,
-                        )
-                except TimeoutError:
-                    reason = f"no whole answer within {way.limits.deadline_seconds:g} s"
-                    raise self._lost(call, reason, may_have_cost=True) from None
-                except NotConnectedError as error:
-                    raise self._lost(call, str(error), may_have_cost=False) from None
-                except UnreachableError as error:
-                    raise self._lost(call, str(error), may_have_cost=True) from None
-                except BadAnswerError as error:
-                    raise self._unusable(call, str(error)) from None
-            return self._read(call, self._clean(reply, secret), read)
+            return self._read(call, await self._attempt(call, way, sent), read)
 
         return await self.retries.run(way.limits.attempts, attempt)
 
-    async def _first(
-        self, way: Way, addresses: tuple[str, ...], method: str, path: str, **request: Any
+    async def _attempt(self, call: Call, way: Way, sent: Outgoing) -> Reply:
+        """One request, within the limits; its answer whatever the status, without our key."""
+        try:
+            addresses = await self.hosts.addresses(way.origin, call.who)
+        except NotConnectedError as error:
+            raise self._lost(call, str(error), may_have_cost=False) from None
+        secret = self._secret(call, way.origin, addresses)
+        credential = sent.scheme(secret) if secret is not None else {}
+        keyed = replace(sent, headers={**sent.headers, **credential})
+        async with way.gate.passed(sent.tokens):
+            if call.on_attempt is not None:
+                await call.on_attempt()
+            call.requests += 1
+            reply = await self._exchange(call, way, addresses, keyed)
+        return self._clean(reply, secret)
+
+    async def _exchange(
+        self, call: Call, way: Way, addresses: tuple[str, ...], sent: Outgoing
     ) -> Reply:
+        seconds = way.limits.deadline_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._first(way, addresses, sent)
+        except TimeoutError:
+            reason = f"no whole answer within {seconds:g} s"
+            raise self._lost(call, reason, may_have_cost=True) from None
+        except NotConnectedError as error:
+            raise self._lost(call, str(error), may_have_cost=False) from None
+        except UnreachableError as error:
+            raise self._lost(call, str(error), may_have_cost=True) from None
+        except BadAnswerError as error:
+            raise self._unusable(call, str(error)) from None
+
+    async def _first(self, way: Way, addresses: tuple[str, ...], sent: Outgoing) -> Reply:
         """The answer of the first address that can be connected to."""
         for address in addresses[:-1]:
             try:
-                return await self._at(way, address, method, path, **request)
+                return await self._at(way, address, sent)
             except NotConnectedError:
                 continue
         try:
-            return await self._at(way, addresses[-1], method, path, **request)
+            return await self._at(way, addresses[-1], sent)
         except NotConnectedError:
             self.hosts.forget(way.origin)
             raise
 
-    async def _at(self, way: Way, address: str, method: str, path: str, **request: Any) -> Reply:
+    async def _at(self, way: Way, address: str, sent: Outgoing) -> Reply:
         origin = way.origin
-        target = Target(origin.scheme, address, origin.port, path, origin.host, origin.authority)
-        return await way.wire.send(method, target, timeouts=way.limits.timeouts, **request)
+        return await way.wire.send(
+            sent.method,
+            Target(origin.scheme, address, origin.port, sent.path, origin.host, origin.authority),
+            headers=sent.headers,
+            content=sent.content,
+            timeouts=way.limits.timeouts,
+        )
 
     def _read(self, call: Call, reply: Reply, read: Callable[[Reply], T]) -> T:
         if not 200 <= reply.status < 300:
