@@ -171,6 +171,15 @@ async def test_an_estimate_without_a_tokenizer(api: Api, monkeypatch: pytest.Mon
     assert estimate["tokens"] == planned * 3 * 5 + 4 * 3 * 5
 
 
+async def test_an_estimate_counts_the_baselines_beside_the_budget(api: Api) -> None:
+    await api.inputs()
+    for competes, evaluations in ((True, 5), (False, 5 + 3)):
+        method = {"name": "evo-merging", "preset": "paper", "probe_competes": competes}
+        body = spec(method=method, budget={"evaluations": 5})
+        estimate = (await api.post("/v1/merge_jobs/estimate", body)).json()
+        assert estimate["evaluations"] == evaluations
+
+
 async def test_an_estimate_by_what_has_run(api: Api, done: Json) -> None:
     estimate = (await api.post("/v1/merge_jobs/estimate", spec())).json()
     assert estimate["seconds"] > 0
