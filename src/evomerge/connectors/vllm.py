@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 # What `--max-lora-rank` takes; an adapter is padded with zeros to the next of them.
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
-_BATCH_ROWS = 32
+# Prompts of one request at most.
+BATCH_ROWS = 32
 _BATCH_TOKENS = 8192
 _PROBE_TOKENS = 4
 _PROBE_TOLERANCE = 1e-3
@@ -205,7 +206,7 @@ class _Placed:
 def batched(rows: Sequence[Row], replicas: int = 1) -> list[list[Row]]:
     """Rows in order, cut into requests: an echo of too much at once can exhaust a server."""
     batches: list[list[Row]] = []
-    most, tokens = min(_BATCH_ROWS, math.ceil(len(rows) / replicas)), 0
+    most, tokens = min(BATCH_ROWS, math.ceil(len(rows) / replicas)), 0
     for row in rows:
         tokens += len(row.tokens)
         if not batches or tokens > _BATCH_TOKENS or len(batches[-1]) == most:

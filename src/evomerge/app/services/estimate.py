@@ -13,6 +13,8 @@ from evomerge.app.services import tokens
 from evomerge.app.services.context import Context
 from evomerge.app.services.foreseen import NO_CALLS, foreseen
 from evomerge.app.services.merge_jobs import resolve
+from evomerge.app.services.remote import check_place
+from evomerge.app.services.remote_estimate import foreseen_remote
 from evomerge.app.worker.errors import InputChangedError
 from evomerge.app.worker.inputs import Data, metrics, read_data
 from evomerge.app.worker.method import build_optimizer
@@ -29,14 +31,19 @@ async def estimate(context: Context, spec: MergeJobSpec) -> Estimate:
         InvalidRequestError: the job would be refused, or a row does not fit into the context.
         ConflictError: a dataset's file is no longer what it was.
     """
+    check_place(spec, context.settings)
     async with context.database.read() as session:
         inputs = await resolve(session, spec, context.settings.max_pool_experts)
     data = await asyncio.to_thread(_data, spec, inputs)
     if spec.space == "lora":
         return await _local(context, spec, inputs, data)
-    calls = await foreseen(context, spec, inputs, data) if spec.space == "output" else NO_CALLS
+    sizes = _sizes(spec, inputs, data)
+    if spec.remote is not None:
+        calls = foreseen_remote(spec, spec.remote, data, sizes["evaluations"])
+    else:
+        calls = await foreseen(context, spec, inputs, data)
     return Estimate(
-        **_sizes(spec, inputs, data),
+        **sizes,
         tokens=0,
         tokens_by="bytes",
         **vars(calls),
