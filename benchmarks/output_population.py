@@ -117,7 +117,7 @@ def agreement(random: np.random.Generator) -> Race:
         said[np.arange(EXPERTS), random.integers(0, answers, EXPERTS)] = True
         likeness = random.integers(0, 20, (answers, answers)) / 20
         np.fill_diagonal(likeness, 1.0)
-        rows.append(Utilities(said @ likeness, said, random.random(answers + 1)))
+        rows.append(Utilities(said @ likeness, said, {"token_f1": random.random(answers + 1)}))
 
     def peer(alpha: FloatArray, beta: FloatArray) -> FloatArray:
         weights = active(alpha, beta)
@@ -130,7 +130,7 @@ def agreement(random: np.random.Generator) -> Race:
             losses[x] = row.losses[-1 if np.isneginf(support).all() else near.argmax()]
         return losses
 
-    return Race("free text", AgreementFusion(rows, "token_f1"), "token_f1", peer)
+    return Race("free text", AgreementFusion(rows), "token_f1", peer)
 
 
 def mixture(random: np.random.Generator) -> Race:

@@ -96,8 +96,8 @@ def agreement(
         utility[list(noisy)] = other[list(noisy)]
         said[list(silent)] = False
         own = list(experts)
-        made.append(Utilities(utility[own], said[own], losses))
-    return AgreementFusion([made[row] for row in rows], "token_f1")
+        made.append(Utilities(utility[own], said[own], {"token_f1": losses}))
+    return AgreementFusion([made[row] for row in rows])
 
 
 def mixture(

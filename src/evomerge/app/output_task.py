@@ -19,6 +19,7 @@ def output_task(spec: MergeJobSpec, rows: DatasetKind) -> Task:
     return Task(
         kind=fusion_kind(rows, objective.metric),
         metric=objective.metric,
+        reported=tuple(one for one in objective.report if one != objective.metric),
         max_tokens=objective.max_new_tokens,
         answer_prefix=objective.answer_prefix,
         samples=fusion.samples,

@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 
 from evomerge.merging.output.agreement import AgreementFusion, Utilities
-from evomerge.merging.output.errors import EvidenceError
+from evomerge.merging.output.errors import EvidenceError, FusionMetricError
 
 SAID = np.eye(3, dtype=bool)
 LIKENESS = np.array([[1.0, 0.6, 0.1], [0.6, 1.0, 0.3], [0.1, 0.3, 1.0]])
 LOSSES = np.array([0.2, 0.3, 0.4, 0.9])
+TRUTH = {"token_f1": LOSSES, "exact_match": 1 - LOSSES}
 
 
 def chosen(beta: list[float], alpha: list[float] | None = None, **evidence: object) -> int:
-    one = Utilities(**{"utility": LIKENESS, "said": SAID, "losses": LOSSES, **evidence})  # type: ignore[arg-type]
-    fusion = AgreementFusion([one], "token_f1")
+    one = Utilities(**{"utility": LIKENESS, "said": SAID, "losses": TRUTH, **evidence})  # type: ignore[arg-type]
+    fusion = AgreementFusion([one])
     a, b = np.array([alpha or [1.0] * 3]), np.array([beta])
     answer = int(fusion.chosen(a, b)[0, 0])
-    assert fusion.losses(a, b, "token_f1")[0, 0] == LOSSES[answer]
+    for metric, losses in TRUTH.items():
+        assert fusion.losses(a, b, metric)[0, 0] == losses[answer]
     return answer
 
 
@@ -56,21 +58,25 @@ def test_nobody_says_anything() -> None:
     assert chosen([-1.0, -1.0, 0.0]) == -1
     silent = np.zeros((3, 3), bool)
     assert chosen([1.0, 1.0, 1.0], said=silent) == -1
-    empty = Utilities(np.zeros((3, 0)), np.zeros((3, 0), bool), np.array([0.7]))
-    fusion = AgreementFusion([empty], "token_f1")
+    empty = Utilities(np.zeros((3, 0)), np.zeros((3, 0), bool), {"token_f1": np.array([0.7])})
+    fusion = AgreementFusion([empty])
     assert fusion.losses(np.ones((1, 3)), np.ones((1, 3)), "token_f1") == 0.7
 
 
 def test_refuses_what_does_not_fit() -> None:
     with pytest.raises(EvidenceError, match="evidence"):
-        AgreementFusion([], "token_f1")
+        AgreementFusion([])
     with pytest.raises(EvidenceError, match="said"):
         Utilities(LIKENESS, SAID[:2])
     with pytest.raises(EvidenceError, match="utility"):
         Utilities(LIKENESS * 2, SAID)
     with pytest.raises(EvidenceError, match="losses"):
-        Utilities(LIKENESS, SAID, LOSSES[1:])
+        Utilities(LIKENESS, SAID, {"chrf": LOSSES[1:]})
     with pytest.raises(EvidenceError, match="losses"):
-        AgreementFusion([Utilities(LIKENESS, SAID)], "token_f1").losses(
+        AgreementFusion([Utilities(LIKENESS, SAID)]).losses(
             np.ones((1, 3)), np.ones((1, 3)), "token_f1"
+        )
+    with pytest.raises(FusionMetricError, match="measured by token_f1, exact_match"):
+        AgreementFusion([Utilities(LIKENESS, SAID, TRUTH)]).losses(
+            np.ones((1, 3)), np.ones((1, 3)), "chrf"
         )

@@ -60,8 +60,10 @@ def fusion_of(
             rows = [said(given, x) for x in range(len(examples))]
             pairs = zip(rows, examples, strict=True)
             return AgreementFusion(
-                [text_utilities(row, task.metric, example).utilities for row, example in pairs],
-                task.metric,
+                [
+                    text_utilities(row, task.metric, example, task.reported).utilities
+                    for row, example in pairs
+                ]
             )
         case "scored_text":
             return _mixture_fusion(experts, examples, given, task)

@@ -91,7 +91,7 @@ def _items(merge: OutputMerge, said: Said) -> str:
 
 def _text(merge: OutputMerge, said: Said) -> str:
     named = text_utilities(said, merge.metric)
-    chosen = AgreementFusion([named.utilities], merge.metric).chosen(*_row(merge))
+    chosen = AgreementFusion([named.utilities]).chosen(*_row(merge))
     answer = int(chosen[0, 0])
     return "" if answer < 0 else named.texts[answer]
 

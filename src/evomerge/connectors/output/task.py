@@ -21,6 +21,7 @@ class Task:
     Attributes:
         kind: which fusion the answers are for, see `merging.output.fusion.fusion_kind`.
         metric: what candidates are scored by.
+        reported: further metrics of the same kind that the proof measures.
         max_tokens: of an answer in words (the objective's max_new_tokens).
         answer_prefix: between prompt and answer where both are one text to continue.
         samples: independent answers of each expert to each question, where answers are drawn:
@@ -35,6 +36,7 @@ class Task:
 
     kind: FusionKind
     metric: str
+    reported: tuple[str, ...] = ()
     max_tokens: int = 64
     answer_prefix: str = " "
     samples: int = 1
@@ -62,7 +64,8 @@ class Task:
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
         """What `to_json` gave, read back; unknown fields of other versions are left out."""
         known = {one.name for one in fields(cls)}
-        return cls(**{name: value for name, value in stored.items() if name in known})
+        found = {name: value for name, value in stored.items() if name in known}
+        return cls(**{**found, "reported": tuple(found.get("reported", ()))})
 
 
 def choice_method(expert: ApiExpert, task: Task, options: int) -> ChoiceMethod:

@@ -10,6 +10,7 @@ import numpy as np
 
 from evomerge.connectors.question import Completion
 from evomerge.evaluation.example import Example
+from evomerge.evaluation.objective import FloatArray
 from evomerge.evaluation.metrics import score_of
 from evomerge.merging.output.agreement import Utilities
 from evomerge.merging.output.extraction import ItemVotes
@@ -77,12 +78,15 @@ def item_votes(said: Said, example: Example | None = None) -> NamedItems:
     )
 
 
-def text_utilities(said: Said, metric: str, example: Example | None = None) -> NamedTexts:
+def text_utilities(
+    said: Said, metric: str, example: Example | None = None, reported: Sequence[str] = ()
+) -> NamedTexts:
     """How far experts' answers to one example agree, and how good each is.
 
     Args:
         metric: the utility, as a metric of `evaluation.metrics` that scores text.
         example: with the true answer; None where it is not known.
+        reported: further metrics that answers are measured by.
 
     Raises:
         MetricError: the metric scores no text.
@@ -103,12 +107,17 @@ def text_utilities(said: Said, metric: str, example: Example | None = None) -> N
         Utilities(
             utility=counts @ agreement,
             said=counts > 0,
-            losses=None
+            losses={}
             if example is None
-            else np.array([1 - score(text, example) for text in (*texts, "")]),
+            else {one: _losses(one, (*texts, ""), example) for one in (metric, *reported)},
         ),
         texts,
     )
+
+
+def _losses(metric: str, texts: Sequence[str], example: Example) -> FloatArray:
+    score = score_of(metric)
+    return np.array([1 - score(text, example) for text in texts])
 
 
 def _whole_items(completion: Completion) -> dict[str, str]:

@@ -17,8 +17,8 @@ Translation", with signed weights instead of probabilities.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -46,13 +46,13 @@ class Utilities:
         utility: (N, J) in [0, 1], u, over the J different answers; rows of experts without an
             answer may be anything.
         said: (N, J), which answers each expert gave.
-        losses: (J + 1,), 1 - metric of each answer against the truth, and last of an empty one;
-            None where the truth is not known.
+        losses: by metric (J + 1,), 1 - metric of each answer against the truth, and last of an
+            empty one; empty where the truth is not known.
     """
 
     utility: FloatArray
     said: BoolArray
-    losses: FloatArray | None = None
+    losses: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.utility.ndim != 2 or self.said.shape != self.utility.shape:
@@ -61,8 +61,10 @@ class Utilities:
         if not ((known >= 0) & (known <= 1)).all():
             raise EvidenceError("utility", "must lie in [0, 1]")
         answers = self.utility.shape[1]
-        if self.losses is not None and self.losses.shape != (answers + 1,):
-            raise EvidenceError("losses", f"has shape {self.losses.shape}, not ({answers + 1},)")
+        for metric, losses in self.losses.items():
+            if losses.shape != (answers + 1,):
+                wrong = f"of {metric} has shape {losses.shape}, not ({answers + 1},)"
+                raise EvidenceError("losses", wrong)
 
 
 class AgreementFusion:
@@ -70,18 +72,16 @@ class AgreementFusion:
 
     Args:
         evidence: of each example, at least one, of one number of experts.
-        metric: what `losses` of the evidence measure.
 
     Raises:
         EvidenceError: examples of different numbers of experts, or none.
     """
 
-    def __init__(self, evidence: Sequence[Utilities], metric: str) -> None:
+    def __init__(self, evidence: Sequence[Utilities]) -> None:
         if not evidence or len({len(one.said) for one in evidence}) > 1:
             raise EvidenceError("evidence", "must be examples of one pool, at least one")
         self.examples = len(evidence)
         self.experts = len(evidence[0].said)
-        self._metric = metric
         self._losses = [one.losses for one in evidence]
         counts = np.array([one.said.shape[1] for one in evidence])
         # Where nobody said anything there is nothing to choose from, and no block.
@@ -114,16 +114,16 @@ class AgreementFusion:
         metric: str,
         thresholds: FloatArray | None = None,
     ) -> FloatArray:
-        """See `Fusion.losses`: 1 - score, by the metric that the evidence is made for."""
-        if metric != self._metric:
-            raise FusionMetricError(metric, f"these answers are measured by {self._metric}")
+        """See `Fusion.losses`: 1 - score of the chosen answers, whatever they were chosen by."""
+        if not all(self._losses):
+            raise EvidenceError("losses", "are not known")
         chosen = self.chosen(alpha, beta)
         result = np.empty(chosen.shape)
         for x, losses in enumerate(self._losses):
-            if losses is None:
-                raise EvidenceError("losses", "are not known")
+            if metric not in losses:
+                raise FusionMetricError(metric, f"these are measured by {', '.join(losses)}")
             # -1, nothing said, is the last.
-            result[:, x] = losses[chosen[:, x]]
+            result[:, x] = losses[metric][chosen[:, x]]
         return result
 
     def chosen(self, alpha: FloatArray, beta: FloatArray) -> IntArray:
