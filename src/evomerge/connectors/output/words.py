@@ -10,8 +10,8 @@ import numpy as np
 
 from evomerge.connectors.question import Completion
 from evomerge.evaluation.example import Example
-from evomerge.evaluation.objective import FloatArray
 from evomerge.evaluation.metrics import score_of
+from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.output.agreement import Utilities
 from evomerge.merging.output.extraction import ItemVotes
 from evomerge.merging.output.items import read_items
