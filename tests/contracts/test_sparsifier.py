@@ -34,6 +34,14 @@ def _by_ranks(tensor: Tensor, alpha: float) -> Tensor:
     return out.view_as(tensor)
 
 
+def _by_limit(tensor: Tensor, alpha: float) -> Tensor:
+    """Without places by magnitude."""
+    values = tensor.flatten()[None]
+    out = torch.full_like(values, math.nan)
+    sparse_copy(values, None, keep_counts(np.array([alpha]), np.array([values.shape[1]])), out)
+    return out.view_as(tensor)
+
+
 def _by_sum(tensor: Tensor, alpha: float) -> Tensor:
     """As one of two candidates over one expert, the other keeping all."""
     values = tensor.flatten()[None]
@@ -53,8 +61,10 @@ def _in_double(sparsifier: Sparsifier) -> Sparsifier:
 IMPLEMENTATIONS: dict[str, Sparsifier] = {
     "definition": sparsify,
     "kernel copy": _by_ranks,
+    "kernel copy by limit": _by_limit,
     "kernel sum": _by_sum,
     "torch copy": _in_double(_by_ranks),
+    "torch copy by limit": _in_double(_by_limit),
     "torch sum": _in_double(_by_sum),
 }
 ALPHAS = st.floats(0.0, 1.0)

@@ -25,6 +25,19 @@ def test_ranks_are_those_of_a_stable_sort(values: np.ndarray) -> None:
     assert (order[ranks] == np.arange(len(values))).all()
 
 
+@settings(deadline=None)
+@given(
+    arrays(np.float32, st.integers(1, 300), elements=FINITE | st.sampled_from([0.0, -0.0, 1.0])),
+    st.integers(0, 300),
+)
+def test_the_largest_are_the_first_by_rank(values: np.ndarray, keep: int) -> None:
+    ranks = np.empty(len(values), np.uint16)
+    kernels.rank_by_magnitude(values, ranks)
+    out = np.full((1, len(values)), np.nan, np.float32)
+    kernels.largest_copy(values[None], np.array([keep], np.int32), out)
+    np.testing.assert_array_equal(out[0], np.where(ranks < keep, values, 0))
+
+
 @pytest.mark.parametrize("candidates", [1, 2, 3, 20])
 @pytest.mark.parametrize("experts", [1, 3, 4, 5])
 @pytest.mark.parametrize("length", [1, 1023, 1024, 2100])

@@ -72,7 +72,7 @@ class LoraPool:
         groups: G, contiguous groups of layers, first to last.
         modules: every module that some expert adapts, by group and name.
 
-    Safe to share between threads: it never changes, but for ranks that are made once.
+    Safe to share between threads: it never changes, but for ranks that come and go.
     """
 
     def __init__(
@@ -107,13 +107,18 @@ class LoraPool:
     def magnitude_ranks(self) -> Mapping[str, Tensor]:
         """By module: (N, r * d_in), the place of every entry of A by magnitude in its tensor.
 
-        Made at first use, as `sparsify.magnitude_ranks` does, and kept: a quarter of the pool's
-        memory (half, where a tensor has more than 65,536 entries).
+        Made at first use, as `sparsify.magnitude_ranks` does, and kept until `forget_ranks`: a
+        quarter of the pool's memory (half, where a tensor has more than 65,536 entries).
         """
         with self._lock:
             if self._ranks is None:
                 self._ranks = _all_ranks(self.modules)
             return self._ranks
+
+    def forget_ranks(self) -> None:
+        """Let their memory go; whoever asks for them next has them made anew."""
+        with self._lock:
+            self._ranks = None
 
 
 def stack_folders(
@@ -282,13 +287,18 @@ def _zeros(count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def _all_ranks(modules: Sequence[StackedModule]) -> dict[str, Tensor]:
-    made: dict[str, Tensor] = {
-        module.name: torch.empty(
-            (module.A.shape[0], module.rank * module.d_in),
-            dtype=ranks_dtype(module.rank * module.d_in, module.A.device),
-            device=module.A.device,
+    """In one buffer, so that all of it goes back to the system once it is let go."""
+    shapes = [(module.A.shape[0], module.rank * module.d_in) for module in modules]
+    kinds = [ranks_dtype(shape[1], m.A.device) for shape, m in zip(shapes, modules, strict=True)]
+    sizes = [math.prod(s) * kind.itemsize for s, kind in zip(shapes, kinds, strict=True)]
+    # Each begins where any of the types may.
+    ends = list(accumulate(-(-size // 4) * 4 for size in sizes))
+    buffer = torch.empty(ends[-1], dtype=torch.uint8, device=modules[0].A.device)
+    made = {
+        module.name: buffer[start : start + size].view(kind).view(shape)
+        for module, start, size, kind, shape in zip(
+            modules, [0, *ends], sizes, kinds, shapes, strict=False
         )
-        for module in modules
     }
     for_each(lambda module: magnitude_ranks(module.A.flatten(1), made[module.name]), modules)
     return made

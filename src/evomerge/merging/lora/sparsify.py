@@ -114,13 +114,31 @@ def _sparse_sum_kernel(
         kernels.masked_sums(as_array(values), ranks.numpy(), counts, w, as_array(out))
 
 
-def sparse_copy(values: Tensor, ranks: Tensor, keep: IntArray, out: Tensor) -> None:
-    """out[i] = S(values[i]), S keeping keep[i] entries; shapes (N, L), (N, L), (N,), (N, L)."""
-    if use_kernels(values):
-        counts = np.ascontiguousarray(keep)
+def sparse_copy(values: Tensor, ranks: Tensor | None, keep: IntArray, out: Tensor) -> None:
+    """out[i] = S(values[i]), S keeping keep[i] entries.
+
+    Args:
+        values: (N, L), the tensor of each expert.
+        ranks: (N, L) from `magnitude_ranks`; None if they are not to be had: the same comes out,
+            more slowly.
+        keep: (N,).
+        out: (N, L), written over.
+    """
+    counts = np.ascontiguousarray(keep)
+    if use_kernels(values) and ranks is None:
+        kernels.largest_copy(as_array(values), counts, as_array(out))
+    elif use_kernels(values) and ranks is not None:
         kernels.masked_copy(as_array(values), ranks.numpy(), counts, as_array(out))
     else:
-        out.copy_(kept_of(values, ranks, keep))
+        out.copy_(kept_of(values, _ranks(values) if ranks is None else ranks, keep))
+
+
+def _ranks(values: Tensor) -> Tensor:
+    ranks = torch.empty(
+        values.shape, dtype=ranks_dtype(values.shape[1], values.device), device=values.device
+    )
+    magnitude_ranks(values, ranks)
+    return ranks
 
 
 def kept_of(values: Tensor, ranks: Tensor, keep: IntArray) -> Tensor:
