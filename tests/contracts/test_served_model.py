@@ -17,18 +17,33 @@ from evomerge.app.serving.errors import BadParameterError, UnsupportedParameterE
 from evomerge.app.serving.local import ChatForm
 from evomerge.app.serving.output import OutputModel
 from evomerge.app.serving.protocol import Request, ServedModel
+from evomerge.app.serving.remote import RemoteModel
 from evomerge.app.settings import Settings
 from evomerge.connectors.local.engine_values import Draw, Ended, Scored
+from evomerge.connectors.question import Sampling
+from evomerge.connectors.remote_answers import Written
+from evomerge.connectors.shapes import cut
 
 PATIENCE = 60
 PROMPTS = Request(draw=Draw(seed=3), max_tokens=5, prompts=("one and", "two"))
 CHAT = Request(draw=Draw(seed=3), max_tokens=5, messages=(("user", "one and"),))
 
 
-@pytest.fixture(params=["adapter", "base", "choices", "words", "items"])
+class Rote:
+    """A provider that says its prompt and seed."""
+
+    async def write(self, prompt: str, sampling: Sampling) -> Written:
+        text, _, finish = cut(f"{prompt} {sampling.seed}", (), "length", sampling.stop)
+        return Written(text, finish, len(prompt), len(text))
+
+
+@pytest.fixture(params=["adapter", "base", "choices", "words", "items", "remote"])
 async def model(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ServedModel]:
     if request.param in VOTES:
         yield OutputModel(stored(request.param), FakeAsker())
+        return
+    if request.param == "remote":
+        yield RemoteModel(Rote(), ChatForm())
         return
     base = make_base(tmp_path / "tiny")
     engines = Engines(Settings(bases={"tiny": base}, threads=1, device="cpu"))

@@ -83,7 +83,7 @@ class LocalModel:
         tickets = self._start(self._asks(prompts, request), heard)
         parts = _parts(heard, tickets)
         if request.messages:
-            parts = _stripped(parts)
+            parts = stripped(parts)
         return Run(texts, sum(map(len, prompts)), parts)
 
     def _encode(self, request: Request) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
@@ -147,7 +147,7 @@ async def _parts(heard: _Heard, tickets: Sequence[Ticket]) -> AsyncGenerator[Par
             ticket.cancel()
 
 
-async def _stripped(parts: AsyncGenerator[Part]) -> AsyncGenerator[Part]:
+async def stripped(parts: AsyncGenerator[Part]) -> AsyncGenerator[Part]:
     """The same without white space around each answer, as answers are compared everywhere."""
     begun: set[int] = set()
     held: dict[int, str] = {}

@@ -16,17 +16,10 @@ from evomerge.app.serving.errors import (
     ModelUnavailableError,
     UnsupportedParameterError,
 )
-from evomerge.app.serving.protocol import Ability, Part, Prompt, Request, Run
-from evomerge.connectors.errors import (
-    AskError,
-    CredentialError,
-    HostRefusedError,
-    OverloadedError,
-    ProviderDownError,
-    QuestionRefusedError,
-    UnknownModelError,
-    UnusableAnswerError,
-)
+from evomerge.app.serving.failures import reason
+from evomerge.app.serving.prompts import is_prompt, plain, text_of
+from evomerge.app.serving.protocol import Ability, Part, Request, Run, nothing
+from evomerge.connectors.errors import AskError
 from evomerge.connectors.expert import ApiExpert
 from evomerge.connectors.local.engine_values import Ended, Piece, Scored
 from evomerge.connectors.output.errors import ExpertUnableError
@@ -37,18 +30,7 @@ from evomerge.connectors.question import Answer
 from evomerge.connectors.registry import Asker
 from evomerge.evaluation.errors import MissingLibraryError
 from evomerge.evaluation.example import Example
-from evomerge.evaluation.reading.shapes import rendered
 
-# What is told of an expert that failed: in our words, for a provider's may hold anything.
-_REASONS: Mapping[type[AskError], str] = {
-    HostRefusedError: "its host is not allowed",
-    CredentialError: "its credential was refused or is missing",
-    UnknownModelError: "its model is not there",
-    QuestionRefusedError: "it refused the question",
-    OverloadedError: "it is overloaded",
-    ProviderDownError: "it cannot be reached",
-    UnusableAnswerError: "its answer could not be read",
-}
 _SILENT = "its answer does not say what was asked"
 
 
@@ -85,7 +67,7 @@ class OutputModel:
     async def start(self, request: Request) -> Run:
         """See `ServedModel.start`. Experts are asked when the run's parts are."""
         examples = self._examples(request)
-        run = Run(("",) * len(examples), 0, _nothing())
+        run = Run(("",) * len(examples), 0, nothing())
         run.parts = self._parts(run, examples, request.draw.stop)
         return run
 
@@ -94,7 +76,7 @@ class OutputModel:
         choices = self._choices(request)
         if request.messages:
             return [_chat_example(request.messages, choices)]
-        return [_example(_text(prompt), choices) for prompt in request.prompts]
+        return [_example(text_of(prompt), choices) for prompt in request.prompts]
 
     def _refuse(self, request: Request) -> None:
         if self._merge.kind == "scored_text":
@@ -185,7 +167,7 @@ class OutputModel:
         failures = [one for one in said if isinstance(one, AskError)]
         answers = tuple(None if isinstance(one, AskError) else one for one in said)
         if len(failures) == len(said):
-            return _Heard(failure=_reason(failures[0]))
+            return _Heard(failure=reason(failures[0]))
         return _Heard(answers)
 
     def _about(self) -> dict[str, Any]:
@@ -230,27 +212,6 @@ class OutputModel:
         return {name: beta / whole for name, beta in spoke.items()}
 
 
-async def _nothing() -> AsyncGenerator[Part]:
-    return
-    yield
-
-
-def _reason(error: AskError) -> str:
-    return next(
-        (reason for kind, reason in _REASONS.items() if isinstance(error, kind)), "it failed"
-    )
-
-
-def _text(prompt: Prompt) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    raise BadParameterError(
-        "prompt: token ids mean nothing here, for every expert has a tokenizer of its own; give "
-        "a text",
-        "prompt",
-    )
-
-
 def _example(
     prompt: str, choices: tuple[str, ...], messages: tuple[tuple[str, str], ...] = ()
 ) -> Example:
@@ -259,9 +220,7 @@ def _example(
 
 
 def _chat_example(messages: tuple[tuple[str, str], ...], choices: tuple[str, ...]) -> Example:
-    if len(messages) == 1 and messages[0][0] == "user":
-        return _example(messages[0][1], choices)
-    return _example(rendered(messages), choices, messages)
+    return _example(plain(messages), choices, () if is_prompt(messages) else messages)
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

@@ -82,6 +82,12 @@ class Card:
     about: Mapping[str, Any]
 
 
+async def nothing() -> AsyncGenerator[Part]:
+    """No parts: what a run has until it is given its own."""
+    return
+    yield
+
+
 class ServedModel(Protocol):
     """Answers requests. One object serves many at once."""
 

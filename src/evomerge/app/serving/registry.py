@@ -26,6 +26,7 @@ from evomerge.app.serving.errors import (
 from evomerge.app.serving.local import ChatForm
 from evomerge.app.serving.output import OutputModel
 from evomerge.app.serving.protocol import Card, ServedModel
+from evomerge.app.serving.remote import RemoteModel, remote_writer
 from evomerge.app.worker.artifacts import folder_of
 from evomerge.merging.lora.config import CONFIG_FILE
 
@@ -124,20 +125,25 @@ class Models:
         folder = folder_of(self._context.settings.data_dir, job.id)
         if inputs.base is not None and (folder / CONFIG_FILE).is_file():
             return await self._lora(job, spec, inputs)
-        raise NotPossibleError(
-            f"job {job.id}: its merge lives at its provider, which is to be asked itself",
-            param="model",
-        )
+        try:
+            writer = await asyncio.to_thread(
+                remote_writer, folder, spec.remote, self._context.connectors.caller
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise _unreadable(job, error) from error
+        if writer is None:
+            raise NotPossibleError(
+                f"job {job.id}: its merge lives at its provider, which is to be asked itself",
+                param="model",
+            )
+        return RemoteModel(writer, await _form(spec, inputs))
 
     async def _output(self, job: Job, spec: MergeJobSpec, inputs: JobInputs) -> ServedModel:
         folder = folder_of(self._context.settings.data_dir, job.id)
         try:
             stored = await asyncio.to_thread(StoredOutput.read, folder)
         except (OSError, ValueError, KeyError) as error:
-            logger.error("job %s: its output merge cannot be read: %s", job.id, error)
-            raise ModelUnavailableError(
-                "the merge cannot be read; see the log", param="model"
-            ) from error
+            raise _unreadable(job, error) from error
         return OutputModel(stored, self._context.connectors)
 
 
@@ -150,6 +156,11 @@ async def _form(spec: MergeJobSpec, inputs: JobInputs) -> ChatForm:
         template = False
     # White space at the end belongs to the answer's first token, which the model writes.
     return ChatForm(template, spec.objective.answer_prefix.rstrip(), spec.objective.max_new_tokens)
+
+
+def _unreadable(job: Job, error: Exception) -> ModelUnavailableError:
+    logger.error("job %s: its merge cannot be read: %s", job.id, error)
+    return ModelUnavailableError("the merge cannot be read; see the log", param="model")
 
 
 def _check_finished(job: Job) -> None:
