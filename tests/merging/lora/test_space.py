@@ -147,7 +147,6 @@ def test_a_change_of_alpha_is_never_answered_from_the_last_one(
         assert_is_naive(space, adapters, whole, space.realise(whole))
 
 
-@pytest.mark.parametrize("composition", COMPOSITIONS)
 def test_spaces_over_one_pool_may_take_turns(pool: LoraPool, adapters: list[LoraAdapter]) -> None:
     """One alpha for all lets the places by magnitude go; who needs them has them made again."""
     spaces = [LoraSpace(pool, composition) for composition in COMPOSITIONS]
@@ -157,6 +156,7 @@ def test_spaces_over_one_pool_may_take_turns(pool: LoraPool, adapters: list[Lora
             assert_is_naive(space, adapters, candidates, space.realise(candidates))
 
 
+@pytest.mark.parametrize("composition", COMPOSITIONS)
 def test_one_group_of_layers_leaves_the_others_alone(
     composition: Composition, pool: LoraPool, adapters: list[LoraAdapter]
 ) -> None:
