@@ -122,6 +122,9 @@ class Settings(BaseSettings):
     serve_rows: int = Field(
         16, ge=1, le=1024, description="Answers that one base writes at once at most."
     )
+    serve_cache_tokens: int = Field(
+        65_536, ge=1, description="Tokens of those answers whose states are kept at most."
+    )
     serve_waiting: int = Field(
         256, ge=1, description="Prompts that may wait for a base; more are told to come again."
     )

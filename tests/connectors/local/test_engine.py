@@ -246,6 +246,30 @@ def test_no_more_wait_than_may(base: BaseModel) -> None:
     engine.close()
 
 
+def test_rows_wait_for_room_in_the_cache(base: BaseModel) -> None:
+    engine = Engine(base, cache_tokens=100)
+    order: queue.SimpleQueue[tuple[int, Told]] = queue.SimpleQueue()
+
+    def tell(number: int) -> Callable[[Told], None]:
+        return lambda told: order.put((number, told))
+
+    hot = Draw(temperature=3.0, seed=2)
+    # Two of the short ones fit beside each other; the long one runs alone.
+    wanted = [Ask((1,), 40, hot), Ask((2,), 40, hot), Ask((3,), 200, hot), Ask((4,), 1)]
+    engine.start(wanted, None, [tell(number) for number in range(4)])
+    heard: list[tuple[int, Told]] = []
+    while sum(isinstance(told, Ended) for _, told in heard) < 4:
+        heard.append(order.get(timeout=PATIENCE))
+    engine.close()
+    begun = [number for number, told in heard if isinstance(told, Scored)]
+    ended = [number for number, told in heard if isinstance(told, Ended)]
+    assert begun == [0, 1, 2, 3]
+    at = {(number, type(told)): place for place, (number, told) in enumerate(heard)}
+    assert at[1, Scored] < at[ended[0], Ended]
+    assert max(at[0, Ended], at[1, Ended]) < at[2, Scored]
+    assert at[2, Ended] < at[3, Scored]
+
+
 def test_requests_that_cannot_be_answered_are_refused_at_once(engine: Engine) -> None:
     with pytest.raises(PromptTooLongError, match=r"256 tokens.*260.*250 of the prompt, 10 of"):
         start(engine, [Ask((1,) * 250, 10)])

@@ -124,6 +124,7 @@ class Engines:
             batch_tokens=settings.batch_tokens,
             rows=settings.serve_rows,
             waiting=settings.serve_waiting,
+            cache_tokens=settings.serve_cache_tokens,
         )
         return engine, Prompter(base)
 

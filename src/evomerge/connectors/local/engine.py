@@ -38,15 +38,23 @@ class Engine:
         batch_tokens: padded tokens of one forward over prompts at most (a longer one runs alone).
         rows: answers under way at once at most.
         waiting: requests that may wait at most.
+        cache_tokens: keys and values kept at most, padding included (a longer row runs alone).
     """
 
     def __init__(
-        self, base: BaseModel, *, batch_tokens: int = 4096, rows: int = 16, waiting: int = 256
+        self,
+        base: BaseModel,
+        *,
+        batch_tokens: int = 4096,
+        rows: int = 16,
+        waiting: int = 256,
+        cache_tokens: int = 65_536,
     ) -> None:
         self.base = base
         self._batch_tokens = batch_tokens
         self._rows = rows
         self._limit = waiting
+        self._cache_tokens = cache_tokens
         self._ends = frozenset(base.end_tokens)
         self._vocabulary = int(base.projection.out_features)
         self._speller = Speller(base.tokenizer)
@@ -171,11 +179,16 @@ class Engine:
         """The requests to read now, in the order they came."""
         new: list[Continuation] = []
         longest = 0
+        longest_row = max((each.most_tokens for each in self._running), default=0)
         with self._wake:
             while self._waiting and len(self._running) + len(new) < self._rows:
                 first = self._waiting[0]
                 longest = max(longest, len(first.ask.prompt))
+                longest_row = max(longest_row, first.most_tokens)
+                rows = len(self._running) + len(new) + 1
                 if new and longest * (len(new) + 1) > self._batch_tokens:
+                    break
+                if rows > 1 and longest_row * rows > self._cache_tokens:
                     break
                 self._waiting.popleft()
                 if not first.dropped:
