@@ -1,6 +1,7 @@
 """Speed of scoring a LoRA population beside a bare batched forward of its base.
 
-    python benchmarks/forward.py --base FOLDER [--rows FILE.jsonl] [--threads 2]
+    python benchmarks/forward.py --base FOLDER [--threads 2]
+        [--sets "short rows" "long rows" | --rows FILE.jsonl]
 
 Bare is the base's decoder over padded batches: no adapters, no vocabulary projection, no losses.
 Two more lines have the base alone as well: bare with the vocabulary projection at the answer
@@ -142,7 +143,7 @@ def _population(base: BaseModel, candidates: int, rank: int, *, shared: bool) ->
 
 def _row_sets(base: BaseModel, options: argparse.Namespace) -> list[tuple[str, list[Row]]]:
     if options.rows is None:
-        return [(name, _synthetic(base, options.count, *SHAPES[name])) for name in SHAPES]
+        return [(name, _synthetic(base, options.count, *SHAPES[name])) for name in options.sets]
     encoder = RowEncoder(base.tokenizer, base.context_tokens, context_tokens=options.context_tokens)
     with options.rows.open(encoding="utf-8") as lines:
         fields = [json.loads(line) for _, line in zip(range(options.count), lines, strict=False)]
@@ -165,6 +166,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--base", type=Path, required=True, help="folder of a base model")
     parser.add_argument("--rows", type=Path, help="JSONL of {prompt, completion}")
+    parser.add_argument("--sets", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--count", type=int, default=32, help="rows of a set")
     parser.add_argument("--context-tokens", type=int, default=320)
     parser.add_argument("--batch-tokens", type=int, default=4096)
