@@ -1,13 +1,14 @@
 """Which search parameters do best at equal budget: the evidence behind `preset: default`.
 
     python -m benchmarks.search_defaults [--targets country-it language-pt] [--evaluations 96]
+        [--variants "preset default" paper]
 
 Out-of-domain, on the shipped pool: each target's own expert is left out of the pool, and its
 task is searched on 24 rows and proven on the rows that follow. The targets here are not the
 demo's, so that the demo's own held-out data chose nothing. Prints each variant's held-out
-cross-entropy (nats an answer token), its best search loss after the probe and every 24 evaluations
-more, and at the end the held-out losses as shares of the base's. Needs `.[local,recipe]`; about a
-minute a variant and target on two cores.
+cross-entropy (nats an answer token), its best search loss after the probe, every 24 evaluations
+more and at the end, and last the held-out losses as shares of the base's. Needs
+`.[local,recipe]`; about a minute a variant and target on two cores.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def variants(evaluations: int) -> dict[str, dict[str, Any]]:
         return method(stages=["scaling"], patience=1000, scaling=scaling(**fields))
 
     third = {"evaluations": evaluations // 3}
+    quarter = {"evaluations": evaluations // 4}
     return {
+        "preset default": method(scaling=scaling(0.75), denoising=quarter),
         "paper, factor": method(
             preset="paper",
             population=8,
@@ -129,12 +132,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pool", type=Path, default=POOL)
     parser.add_argument("--targets", nargs="+", default=["country-it", "language-pt", "number-es"])
+    parser.add_argument("--variants", nargs="+", help="how their names begin; all by default")
     parser.add_argument("--evaluations", type=int, default=96)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     model = load_base(ensure_base(), threads=args.threads)
     table: dict[str, list[float]] = {}
+    begins = tuple(args.variants or [""])
+    searches = {k: v for k, v in variants(args.evaluations).items() if k.startswith(begins)}
     for name in args.targets:
         kind, form = name.split("-")
         here = bench(model, args.pool, Task(kind, form))
@@ -142,14 +148,15 @@ def main() -> None:
         plain = here.loss("exact", [base(size), uniform(size)], here.held_out)
         table.setdefault("uniform average", []).append(plain[1] / plain[0])
         print(f"\n{name}: base {plain[0]:.3f}, uniform {plain[1]:.3f} (held out), N={size}")
-        for label, method in variants(args.evaluations).items():
+        for label, method in searches.items():
             ratios = []
             for seed in range(1, args.seeds + 1):
                 start = time.perf_counter()
                 curve, winner, composition = run(here, method, seed)
                 held = float(here.loss(composition, [winner], here.held_out)[0])
                 ratios.append(held / plain[0])
-                steps = " ".join(f"{curve[i]:.3f}" for i in range(size - 1, len(curve), 24))
+                places = [*range(size - 1, len(curve) - 1, 24), len(curve) - 1]
+                steps = " ".join(f"{curve[place]:.3f}" for place in places)
                 spent = time.perf_counter() - start
                 print(
                     f"  {label:34} held out {held:.3f}  search {steps}  {spent:.0f} s", flush=True
