@@ -96,7 +96,7 @@ def holder(tmp_path: Path, sqlite_template: Path) -> Iterator[Service]:
         shared={"relatives": PRESET},
         named_keys={
             "guest": KeySetting(key=SecretStr(GUEST)),
-            "rich": KeySetting(key=SecretStr(RICH), evaluations=100, materialize=True),
+            "rich": KeySetting(key=SecretStr(RICH), evaluations=40, materialize=True),
         },
     ) as running:
         yield running
@@ -238,7 +238,7 @@ async def test_a_quota_at_the_holder_ends_the_job_with_its_words(
         job = await created(client, "/v1/merge_jobs", body)
         done = await ended(client, job["id"])
     assert done["status"] == "failed"
-    assert "used 100 of 100 evaluations" in done["error"]["message"]
+    assert "used 40 of 40 evaluations" in done["error"]["message"]
 
 
 async def test_optimize_is_the_preset_s_own_job(holder: Service) -> None:
@@ -261,6 +261,21 @@ async def test_optimize_is_the_preset_s_own_job(holder: Service) -> None:
     assert (found["stage1_evaluations"], found["stage2_evaluations"]) == (4, 8)
     assert again["loss"] == pytest.approx(found["best_loss"], abs=1e-6)
     assert found["checkpoint_dir"].startswith("mj_")
+
+
+async def test_optimize_is_charged_for_what_it_scored_and_refused_beyond_the_quota(
+    holder: Service,
+) -> None:
+    await prepared(holder)
+    async with holder.client(RICH) as rich, holder.working():
+        session = await created(rich, "/v1/sessions", {"preset_id": "relatives"})
+        path = f"/v1/sessions/{session['session_id']}"
+        scored = 3 + 4 + 8
+        for _ in range(40 // scored):
+            await created(rich, f"{path}/optimize", {})
+        refused = await rich.post(f"{path}/optimize", json={})
+        assert refused.status_code == 429
+        assert f"used {40 // scored * scored} of 40" in refused.json()["error"]["message"]
 
 
 async def test_a_caller_that_hangs_up_cancels_its_search(holder: Service) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.responses import Response
 from sqlalchemy import func, select
 from tests.app.worker.conftest import RHYTHM, Shop
 from tests.support import jobs
@@ -29,6 +30,7 @@ from evomerge.app.db.repositories import queue
 from evomerge.app.schemas.inputs import JobInputs
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.services.remote import their_experts
+from evomerge.app.settings import EndpointLimitsSetting
 from evomerge.app.worker.benches import LoraBenches
 from evomerge.app.worker.loop import Worker
 from evomerge.app.worker.preparing import Preparer
@@ -176,6 +178,29 @@ async def test_a_budget_of_requests_ends_the_search_with_its_best_and_a_proof(
     assert away.result["held_out"]
     (calls,) = away.result["calls"].values()
     assert sent < calls["requests"] <= 35  # loading and unloading are requests too
+
+
+async def test_a_proof_that_repeated_requests_made_unaffordable_is_missed_and_not_the_winner(
+    home: Home, vllm: tuple[FakeVllm, str]
+) -> None:
+    fake, url = vllm
+    home.settings.endpoint_limits["*"] = EndpointLimitsSetting(attempts=2)
+    begun: set[str] = set()
+
+    def fail_once(body: Json) -> Any:
+        """Every candidate's first request fails, and is paid for all the same."""
+        if body["model"] in begun:
+            return None
+        begun.add(body["model"])
+        return Response("", 503, headers={"Retry-After": "0"})
+
+    fake.fault = fail_once
+    away = await home.run("mj_away", budget={"requests": 22}, **at_vllm(url, home))
+    assert away.error is None
+    assert away.result is not None
+    assert away.result["held_out"] == []
+    assert "requests" in away.result["unproven"]
+    assert away.result["winner"]["search_loss"] > 0
 
 
 async def test_a_crash_pays_for_nothing_twice(home: Home, vllm: tuple[FakeVllm, str]) -> None:

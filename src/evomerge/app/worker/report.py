@@ -24,7 +24,7 @@ from evomerge.app.worker.workbench import Prepared
 from evomerge.evaluation import Contender, Interval, Report
 from evomerge.optimizers import FloatArray
 
-UNPROVEN = (
+UNSEEN = (
     "The examples are the provider's own and are not seen here: nothing was held out, and the "
     "search loss is all that is known. Datasets of the provider's in remote.held_out are a proof."
 )
@@ -39,10 +39,11 @@ def result(
     proof: Proof,
     ready: Prepared,
     *,
+    unproven: str | None,
     seconds: float,
     versions: Mapping[str, str],
 ) -> JobResult:
-    """The outcome, with no artifacts yet."""
+    """The outcome, with no artifacts yet; `unproven` says why there is no proof."""
     best_expert = None if found.best_expert is None else inputs.experts[found.best_expert].name
     base_hash = ready.bench.base_hash
     return JobResult(
@@ -54,7 +55,7 @@ def result(
         generations=[GenerationResult(**asdict(row)) for row in found.generations],
         search_examples=len(ready.data.search.examples),
         held_out_examples=len(ready.data.held_out.examples),
-        unproven=None if ready.data.held_out.examples else UNPROVEN,
+        unproven=unproven,
         ended_by=found.ended_by or ready.ended_by,
         usage={
             "search": UsageResult(

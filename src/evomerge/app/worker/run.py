@@ -16,8 +16,9 @@ from evomerge.app.worker.ledger import Ledger
 from evomerge.app.worker.method import build_optimizer
 from evomerge.app.worker.order import Desk, Order
 from evomerge.app.worker.progress import Progress
-from evomerge.app.worker.proof import Trial, contenders
+from evomerge.app.worker.proof import Proof, Trial, contenders
 from evomerge.app.worker.search import Found, Search, Target
+from evomerge.app.worker.spending import BudgetReachedError
 from evomerge.app.worker.workbench import Prepare, Prepared, StoredModel
 
 
@@ -119,17 +120,30 @@ class MergeRun:
             progress=progress,
             stopping=self.stopping,
         )
-        asked = metrics(order.spec) if held_out.examples else []
-        proof = await trial.run(asked, order.spec.seed)
+        proof, unproven = await self._proof(order, trial)
         return report.result(
             order.spec,
             order.inputs,
             found,
             proof,
             ready,
+            unproven=unproven,
             seconds=self.ledger.seconds,
             versions=self.versions,
         )
+
+    async def _proof(self, order: Order, trial: Trial) -> tuple[Proof, str | None]:
+        """What held-out data says, or why there is nothing to be said."""
+        seed = order.spec.seed
+        if not trial.examples:
+            return await trial.run([], seed), report.UNSEEN
+        try:
+            return await trial.run(metrics(order.spec), seed), None
+        except BudgetReachedError as reached:
+            # Repeated requests have used up what was held back: the winner is still the winner.
+            reason = f"The budget of {reached.budget} was reached before the proof was whole."
+            self.ledger.note(reason, level="warn", budget=reached.budget)
+            return await trial.run([], seed), reason
 
     def _store(self, order: Order, stored: StoredModel, outcome: JobResult) -> JobResult:
         files = artifacts.store(
