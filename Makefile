@@ -8,10 +8,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo demo-api test check bench clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 # A stamp is written last, so that an interrupted installation is never believed; and it is older
 # than pyproject.toml as soon as what must be installed changes.
@@ -22,12 +22,19 @@ $(VENV)/.local: pyproject.toml
 	$(PIP) --editable '.[local]'
 	touch $@
 
+$(VENV)/.demo: $(VENV)/.local
+	$(PIP) --editable '.[local,demo]'
+	touch $@
+
 $(VENV)/.test: $(VENV)/.local
 	$(PIP) --editable '.[local,postgres,recipe,lm-eval,test,dev]'
 	touch $@
 
 demo: $(VENV)/.local  ## the real job on a real language model
 	$(BIN)/python examples/demo.py
+
+demo-api: $(VENV)/.demo  ## experts known by their API alone, merged by their answers
+	$(BIN)/python examples/demo_api.py
 
 test: $(VENV)/.test  ## every test; those of Postgres run when EVOMERGE_TEST_POSTGRES names one
 	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
