@@ -41,6 +41,7 @@ LATE = (
     "evomerge.merging.lora",
     "evomerge.connectors.local",
     "evomerge.app.worker.lora_bench",
+    "evomerge.app.worker.remote_shelf",
     "evomerge.migrations.",
 )
 for module in pkgutil.walk_packages(evomerge.__path__, "evomerge.", onerror=lambda name: None):
