@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from evomerge.app.cli.run import ending
 from evomerge.app.cli.session import Session
 from evomerge.app.client import EvoMergeClient, Json
 from evomerge.app.schemas.result import JobResult
+from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.connectors.http import StatusError
 
 HERE = Path(__file__).resolve().parent
@@ -127,10 +128,18 @@ async def merge(client: EvoMergeClient, console: Console) -> Json:
     for part in spec.objective.datasets:
         file = HERE / "data" / f"{part.dataset}.jsonl"
         await client.register_dataset(file, name=part.dataset)
-    job = await client.submit(spec)
-    job_id = job["id"]
+    return await followed(client, spec, console)
+
+
+async def followed(client: EvoMergeClient, spec: MergeJobSpec, console: Console) -> Json:
+    """Submit a job, show how it goes, and return it as it ended.
+
+    Raises:
+        DemoError: it ended without a merged model.
+    """
+    submitted = (await client.submit(spec))["id"]
     with JobProgress(console) as progress:
-        async for job in client.watch(job_id):
+        async for job in client.watch(submitted):
             progress.show(job)
     if job["status"] != "succeeded":
         raise DemoError(ending(job))
@@ -186,11 +195,16 @@ def afterwards(settings: Mapping[str, str], job: str, port: int = 8000) -> str:
 
 def main() -> int:
     """The exit code: 0 only if the merge was worth it."""
+    return run(demo)
+
+
+def run(show: Callable[[Console], None]) -> int:
+    """Show a demo; the exit code, with what went wrong in words."""
     console = Console()
     # Ended from outside, it must still end the service that it started.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        demo(console)
+        show(console)
     except (DemoError, BaseModelError) as error:
         console.print(f"error: {error}", style="red")
         return 1

@@ -9,7 +9,6 @@ says whether the merged model beats the best single expert on examples that the 
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -17,13 +16,10 @@ from openai import OpenAI
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from examples.base import BASE_NAME, BaseModelError, ensure_base
-from examples.demo import HERE, DemoError, environment, service, wait_until_ready
+from examples.base import BASE_NAME, ensure_base
+from examples.demo import HERE, environment, followed, run, service, wait_until_ready
 
 from evomerge.app.cli import jobfile, result
-from evomerge.app.cli.failures import REPORTED, exit_code, lines
-from evomerge.app.cli.progress import JobProgress
-from evomerge.app.cli.run import ending
 from evomerge.app.cli.session import Session
 from evomerge.app.client import EvoMergeClient, Json
 from evomerge.app.schemas.result import JobResult, MetricResult
@@ -69,21 +65,6 @@ async def register(client: EvoMergeClient, spec: MergeJobSpec, url: str, console
     for part in spec.objective.datasets:
         file = HERE / "data" / f"{part.dataset}.jsonl"
         await client.register_dataset(file, name=part.dataset)
-
-
-async def merge(client: EvoMergeClient, spec: MergeJobSpec, console: Console) -> Json:
-    """Submit the job, follow it, and return it as it ended.
-
-    Raises:
-        DemoError: it ended without a merged model.
-    """
-    submitted = (await client.submit(spec))["id"]
-    with JobProgress(console) as progress:
-        async for job in client.watch(submitted):
-            progress.show(job)
-    if job["status"] != "succeeded":
-        raise DemoError(ending(job))
-    return job
 
 
 def foreseen_and_spent(estimate: Json, found: JobResult) -> str:
@@ -138,7 +119,7 @@ def demo(console: Console) -> None:
         console.print(f"The service is at {url}, its log is {DATA_DIR / 'service.log'}")
         session.call(lambda client: register(client, spec, url, console))
         estimate = session.call(lambda client: client.estimate(spec))
-        job = session.call(lambda client: merge(client, spec, console))["id"]
+        job = session.call(lambda client: followed(client, spec, console))["id"]
         found = session.call(lambda client: client.result(job))
         console.print(result.tables(found))
         outcome = JobResult.model_validate(found)
@@ -150,21 +131,7 @@ def demo(console: Console) -> None:
 
 def main() -> int:
     """The exit code: 0 if the whole way could be gone, whatever the verdict."""
-    console = Console()
-    # Ended from outside, it must still end the service that it started.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        demo(console)
-    except (DemoError, BaseModelError) as error:
-        console.print(f"error: {error}", style="red")
-        return 1
-    except REPORTED as error:
-        for line in lines(error):
-            console.print(f"error: {line}", style="red")
-        return exit_code(error)
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return run(demo)
 
 
 if __name__ == "__main__":
