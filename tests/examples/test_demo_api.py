@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from benchmarks import make_choice_example
-from examples import demo_api
 
 from evomerge.app.cli import jobfile
 from evomerge.app.schemas.result import (
@@ -18,6 +17,7 @@ from evomerge.app.schemas.result import (
     WinnerResult,
 )
 from evomerge.app.settings import Settings
+from examples import demo_api
 
 
 def contender(name: str, loss: float | None, **more: object) -> ContenderResult:
