@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,18 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import func, select
 from tests.app.api.client import Json, created
-from tests.support import classroom
-from tests.support.provider import Provider, provider
+from tests.support import classroom, jobs
+from tests.support.processes import PATIENCE, evomerge
+from tests.support.provider import Action, Hang, Provider, Request, Send, provider
 
+from evomerge.app.db.engine import Database
+from evomerge.app.db.models import StoredAnswer
 from evomerge.app.main import create_app
 from evomerge.app.outputs import StoredOutput
 from evomerge.app.settings import Settings
+from evomerge.app.worker.gathering import CONCURRENCY
 from evomerge.app.worker.process import work
 
 ROWS = 40
@@ -65,6 +71,20 @@ class School:
         finally:
             stopping.set()
             await task
+
+    async def until_logged(self, job: Json, answers: int) -> None:
+        """Wait until so many answers are in the database."""
+        database = Database(self.settings.url)
+
+        async def there() -> bool:
+            query = select(func.count()).where(StoredAnswer.answer.is_not(None))
+            async with database.read() as session:
+                return (await session.scalar(query) or 0) >= answers
+
+        try:
+            await jobs.until(there)
+        finally:
+            await database.dispose()
 
     async def result(self, job: Json) -> Json:
         found: Json = (await self.http.get(f"/v1/merge_jobs/{job['id']}/result")).json()
@@ -166,6 +186,83 @@ async def test_a_budget_for_nothing_useful_fails_the_job_by_its_name(school: Sch
     assert job["status"] == "failed"
     assert (job["error"]["code"], job["error"]["param"]) == ("budget_too_small", "budget.requests")
     assert len(school.server.requests) <= 3
+
+
+class Slow:
+    """The classroom that answers so many questions and leaves the others waiting."""
+
+    def __init__(self, answers: int) -> None:
+        self.left = answers
+        self.answered: list[str] = []
+        self.stuck = asyncio.Event()
+
+    def __call__(self, request: Request) -> Action:
+        if self.left == 0:
+            self.stuck.set()
+            return Hang()
+        self.left -= 1
+        self.answered.append(f"{request.body['model']} {request.body['messages'][-1]['content']}")
+        return classroom.answer(request)
+
+
+async def test_a_worker_killed_while_it_asks_pays_again_for_what_was_under_way_alone(
+    school: School,
+) -> None:
+    slow = school.server.answer = Slow(70)
+    job = await school.submit()
+    environment = {
+        "EVOMERGE_DATABASE_URL": school.settings.url,
+        "EVOMERGE_DATA_DIR": str(school.settings.data_dir),
+        "EVOMERGE_ALLOWED_HOSTS": '["127.0.0.1"]',
+        "EVOMERGE_ALLOWED_NETWORKS": '["127.0.0.0/8"]',
+        "EVOMERGE_LEASE_SECONDS": "2",
+    }
+    async with evomerge("worker", environment=environment) as worker:
+        await asyncio.wait_for(slow.stuck.wait(), PATIENCE)
+        await school.until_logged(job, answers=70)
+        worker.send(signal.SIGKILL)
+    slow.left = -1
+    ended = await school.finish(job)
+    assert ended["status"] == "succeeded", ended["error"]
+    assert ended["attempts"] == 2
+    # Everything was answered, and nothing twice: what was under way had no answer yet.
+    assert len(slow.answered) == len(set(slow.answered)) == EXPERTS * ROWS
+    again = await school.run()
+    assert (await school.result(job))["winner"] == (await school.result(again))["winner"]
+
+
+async def test_a_job_paused_while_it_asks_goes_on_where_it_was(school: School) -> None:
+    slow = school.server.answer = Slow(50)
+    job = await school.submit()
+    running = asyncio.create_task(school.finish(job))
+    await asyncio.wait_for(slow.stuck.wait(), PATIENCE)
+    paused = await school.http.post(f"/v1/merge_jobs/{job['id']}/pause")
+    assert paused.status_code == 200
+    assert (await running)["status"] == "paused"
+    slow.left = -1
+    assert (await school.http.post(f"/v1/merge_jobs/{job['id']}/resume")).status_code == 200
+    assert (await school.finish(job))["status"] == "succeeded"
+    assert len(slow.answered) == len(set(slow.answered)) == EXPERTS * ROWS
+
+
+async def test_an_expert_that_cannot_be_asked_ends_the_job_and_what_was_paid_for_stays(
+    school: School,
+) -> None:
+    def locked(request: Request) -> Action:
+        if request.body["model"] == "liar":
+            return Send({"error": {"message": "invalid api key"}}, 401)
+        return classroom.answer(request)
+
+    school.server.answer = locked
+    job = await school.run()
+    assert (job["status"], job["error"]["code"]) == ("failed", "model_failed")
+    assert "liar" in job["error"]["message"]
+    before = len(school.server.requests)
+    school.server.answer = classroom.answer
+    await school.http.post(f"/v1/merge_jobs/{job['id']}/resume")
+    assert (await school.finish(job))["status"] == "succeeded"
+    refused = sum(request.body["model"] == "liar" for request in school.server.requests[:before])
+    assert len(school.server.requests) - refused <= EXPERTS * ROWS + CONCURRENCY
 
 
 async def test_experts_and_spaces_that_do_not_fit_are_refused_at_creation(school: School) -> None:
