@@ -36,8 +36,9 @@ demo: $(VENV)/.local  ## the real job on a real language model
 demo-api: $(VENV)/.demo  ## experts known by their API alone, merged by their answers
 	$(BIN)/python examples/demo_api.py
 
+# One process a core, and one thread in each: tiny models are slower on several.
 test: $(VENV)/.test  ## every test; those of Postgres run when EVOMERGE_TEST_POSTGRES names one
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.test  ## lint, format, types, import rules
 	$(BIN)/ruff check .

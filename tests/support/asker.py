@@ -21,7 +21,8 @@ from evomerge.connectors.hosts import HostPolicy
 from evomerge.connectors.limits import EndpointLimits
 from evomerge.connectors.registry import Connectors
 
-RHYTHM = Rhythm(lease=1.5, beat=0.2, poll=0.02, max_attempts=100)
+# Long enough that a worker on a busy machine does not lose a lease while it lives.
+RHYTHM = Rhythm(lease=4.0, beat=0.2, poll=0.02, max_attempts=100)
 POLICY = HostPolicy.of(["127.0.0.1"], ["127.0.0.0/8"])
 
 
