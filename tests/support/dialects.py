@@ -47,6 +47,8 @@ class OpenAI:
         refused: parameters that it answers 400 to.
         chat_shaped: completions' log-probabilities in the shape of chat (llama.cpp).
         overhead: tokens of its chat template.
+        tokenizes: whose form of /tokenize it has; none at all by default.
+        miscounts: tokens too many that it tokenizes into, by word.
     """
 
     alternatives: int | None = 20
@@ -60,9 +62,13 @@ class OpenAI:
     refused: Mapping[str, str] = ()  # type: ignore[assignment]
     chat_shaped: bool = False
     overhead: int = 7
+    tokenizes: str | None = None
+    miscounts: int = 0
 
     def __call__(self, request: Request) -> Send:
         asked = request.body
+        if request.path == "/tokenize":
+            return self._tokenized(asked)
         for name in self.refused:
             if name in asked:
                 return refusal(400, dict(self.refused)[name], param=name)
@@ -92,6 +98,19 @@ class OpenAI:
                 "completion_tokens": limit * len(choices),
             }
         return Send(body)
+
+    def _tokenized(self, asked: Json) -> Send:
+        if self.tokenizes is None:
+            return refusal(404, "no such route")
+        if self.tokenizes == "llama_cpp":
+            words = tokens_of(asked.get("content", "")) * (1 + self.miscounts)
+            return Send({"tokens": list(range(len(words)))})
+        if "prompt" not in asked and "messages" not in asked:
+            return refusal(400, "prompt or messages are missing")
+        chat = "messages" in asked
+        text = "".join(one["content"] for one in asked["messages"]) if chat else asked["prompt"]
+        count = len(tokens_of(text)) * (1 + self.miscounts) + (self.overhead if chat else 0)
+        return Send({"count": count, "max_model_len": 4096, "tokens": list(range(count))})
 
     def _prompts(self, asked: Json, chat: bool) -> list[str]:
         if chat:

@@ -21,6 +21,7 @@ from evomerge.app.api import (
     models,
     pools,
     sessions,
+    tokenize,
 )
 from evomerge.app.api.middleware import ApiKeys, BodyLimit
 from evomerge.app.api.responses import ALWAYS
@@ -48,6 +49,7 @@ _RESOURCES = (
     merge_job_results,
     models,
     completions,
+    tokenize,
     sessions,
 )
 # Tells OpenAPI of the keys; `ApiKeys` asks for them.

@@ -10,6 +10,8 @@ from evomerge.connectors.question import Endpoint, Interface, Message, Question,
 from evomerge.evaluation.example import Example
 
 PROMPT = "{prompt}"
+# Whose form of tokenizing without generating a server takes.
+Tokenizes = Literal["vllm", "llama_cpp"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Capabilities:
         unsupported: parameters that it refused, never to be sent.
         bytes_per_token: UTF-8 bytes of the prompt by counted input token.
         overhead_tokens: input tokens that it counts beyond the text (its chat template).
+        tokenizes: how it is asked to count tokens without generating any; None: it is not.
         notes: what looked odd, for people.
         checked_at: when, in seconds since the epoch; 0 for an expert that was never probed.
     """
@@ -53,6 +56,7 @@ class Capabilities:
     unsupported: tuple[str, ...] = ()
     bytes_per_token: float = 4.0
     overhead_tokens: int = 0
+    tokenizes: Tokenizes | None = None
     notes: tuple[str, ...] = ()
     checked_at: float = 0.0
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from evomerge.connectors.client import Hook
+from evomerge.connectors.client import Caller, Hook
 from evomerge.connectors.errors import (
     ProviderDownError,
     QuestionRefusedError,
@@ -25,6 +25,7 @@ from evomerge.connectors.question import (
     Sampling,
     Token,
 )
+from evomerge.connectors.tokenize import find_tokenizer
 
 PROMPT = "The capital of France is"
 OTHER_PROMPT = "One, two, three, four,"
@@ -61,6 +62,7 @@ async def probe(
     interface: Interface | None,
     sampling: Sampling,
     clock: Callable[[], float],
+    caller: Caller | None = None,
 ) -> Capabilities:
     """What this endpoint can do.
 
@@ -71,11 +73,12 @@ async def probe(
         interface: how to ask; None takes chat, and completions where there is no chat.
         sampling: as the expert will be asked; tells which parameters are refused.
         clock: seconds since the epoch, for `checked_at`.
+        caller: to ask beside the connector whether the server tokenizes; None: it is not asked.
 
     Raises:
         AskError: it cannot be reached, or does not generate.
     """
-    one = _Probe(connector, endpoint, replace(sampling, max_tokens=TOKENS))
+    one = _Probe(connector, endpoint, replace(sampling, max_tokens=TOKENS), caller)
     found, short = await one.generate(interface)
     found = await one.count_tokens(found, short)
     found, greedy = await one.find_alternatives(found)
@@ -105,6 +108,7 @@ class _Probe:
     connector: Asking
     endpoint: Endpoint
     sampling: Sampling
+    caller: Caller | None = None
     notes: list[str] = field(default_factory=list)
 
     async def generate(self, interface: Interface | None) -> tuple[Capabilities, Answer]:
@@ -124,14 +128,19 @@ class _Probe:
 
     async def count_tokens(self, found: Capabilities, short: Answer) -> Capabilities:
         """Bytes by token, and tokens beyond the text, from what two lengths were counted as."""
-        long = await self._must(self._question(found, LONG_PROMPT, max_tokens=1), found)
+        question = self._question(found, LONG_PROMPT, max_tokens=1)
+        long = await self._must(question, found)
         size, more = len(PROMPT.encode()), len(LONG_PROMPT.encode())
         if long.input_tokens <= short.input_tokens:
             self.notes.append("its count of input tokens does not grow with the text")
             return found
         each = (more - size) / (long.input_tokens - short.input_tokens)
         overhead = max(0, round(short.input_tokens - size / each))
-        return replace(found, bytes_per_token=round(each, 4), overhead_tokens=overhead)
+        found = replace(found, bytes_per_token=round(each, 4), overhead_tokens=overhead)
+        if self.caller is None or self.endpoint.provider != "openai":
+            return found
+        asked = (self._question(found, PROMPT), short.input_tokens), (question, long.input_tokens)
+        return await find_tokenizer(self.caller, found, asked)
 
     async def find_alternatives(
         self, found: Capabilities

@@ -46,6 +46,8 @@ async def test_without_a_valid_key(locked: FastAPI, shelf: Shelf, header: str) -
             response = await api.http.get(path, headers=raw)
             error(response, 401, "invalid_api_key")
             assert response.headers["www-authenticate"] == "Bearer"
+        response = await api.http.post("/tokenize", json={"model": "m", "prompt": "a"}, headers=raw)
+        error(response, 401, "invalid_api_key")
         for path in ("/", "/healthz", "/readyz", "/docs", "/openapi.json"):
             assert (await api.http.get(path, headers=raw)).status_code == 200
 

@@ -31,6 +31,7 @@ from evomerge.app.schemas import (
     models,
     pools,
     service,
+    tokenize,
 )
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.examples import MERGE_JOB_SPECS
@@ -72,6 +73,8 @@ MODELS = [
     answers.ChatCompletion,
     completions.CompletionRequest,
     completions.ChatCompletionRequest,
+    tokenize.TokenizeRequest,
+    tokenize.Tokenized,
 ]
 
 

@@ -37,7 +37,7 @@ T = TypeVar("T")
 _STREAM = "text/event-stream"
 # What nginx answers for a client that has gone; nobody reads it.
 _GONE = 499
-_REFUSED: Responses = {
+REFUSED: Responses = {
     **CONFLICT,
     400: refusal("A parameter is wrong or not supported; the error names it."),
     404: refusal("No model has this name."),
@@ -52,7 +52,7 @@ def _streamed(content: dict[str, Any]) -> Responses:
     return {200: {"content": {_STREAM: content}, "description": "The answer, or its pieces."}}
 
 
-class _Route(APIRoute):
+class OpenAIRoute(APIRoute):
     """Refuses bodies as OpenAI does: with 400 and the parameter's name."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -69,14 +69,14 @@ class _Route(APIRoute):
         return handled
 
 
-router = APIRouter(prefix="/v1", tags=["models"], route_class=_Route)
+router = APIRouter(prefix="/v1", tags=["models"], route_class=OpenAIRoute)
 
 
 @router.post(
     "/completions",
     operation_id="create_completion",
     response_model=Completion,
-    responses=_REFUSED | _streamed(COMPLETION_STREAM),
+    responses=REFUSED | _streamed(COMPLETION_STREAM),
 )
 async def create_completion(
     request: Request, body: CompletionRequest, models: ModelsDep
@@ -92,7 +92,7 @@ async def create_completion(
     "/chat/completions",
     operation_id="create_chat_completion",
     response_model=ChatCompletion,
-    responses=_REFUSED | _streamed(CHAT_STREAM),
+    responses=REFUSED | _streamed(CHAT_STREAM),
 )
 async def create_chat_completion(
     request: Request, body: ChatCompletionRequest, models: ModelsDep

@@ -19,7 +19,7 @@ from evomerge.app.errors import ForbiddenError
 from evomerge.app.sessions.rights import Rights
 from evomerge.app.settings import KeySetting
 
-PROTECTED = "/v1"
+PROTECTED = ("/v1", "/tokenize")
 # What keys of scope sessions may call.
 SHARED = ("/v1/presets", "/v1/sessions")
 # Characters of a key's hash that stand for its caller.
@@ -29,7 +29,7 @@ _FORM_OVERHEAD = 64 * 1024
 
 
 class ApiKeys:
-    """Asks for one of the keys on every route below /v1; without keys it lets all pass.
+    """Asks for one of the keys on /tokenize and every route below /v1; without keys all pass.
 
     Named keys come with rights: one for sessions alone is refused everything else.
     """
@@ -53,7 +53,7 @@ class ApiKeys:
             )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._rights and _is_below(scope, [PROTECTED]):
+        if scope["type"] == "http" and self._rights and _is_below(scope, PROTECTED):
             rights = self._presented(Headers(scope=scope).get("authorization", ""))
             if rights is None:
                 response = envelope(

@@ -93,7 +93,14 @@ async def _probe(context: Context, body: ApiDefinition) -> Capabilities:
     interface = None if body.interface == "auto" else body.interface
     expert = body.expert("probed", Capabilities())
     try:
-        return await probe(connector, body.endpoint, interface, expert.sampling, time.time)
+        return await probe(
+            connector,
+            body.endpoint,
+            interface,
+            expert.sampling,
+            time.time,
+            context.connectors.caller,
+        )
     except AskError as error:
         param = next((p for kind, p in _FIELDS.items() if isinstance(error, kind)), "base_url")
         raise InvalidRequestError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
 
 from evomerge.app.db.repositories import answers
 from evomerge.app.errors import InvalidRequestError
@@ -18,8 +19,11 @@ from evomerge.connectors.expert import ApiExpert
 from evomerge.connectors.output.errors import OutputTaskError
 from evomerge.connectors.output.questions import OutputTokens, output_tokens, questions
 from evomerge.connectors.question import Question
+from evomerge.connectors.tokenize import token_counts
 
 _LOOK_UP = 500
+# Texts of each expert whose tokens are counted, to correct the estimate of the others.
+_COUNTED = 40
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,11 @@ async def foreseen(context: Context, spec: MergeJobSpec, inputs: JobInputs, data
         raise InvalidRequestError(f"experts: {error}", param="experts") from error
     known = await _known(context, [question.key for _, question, _ in asked])
     missing = [one for one in asked if one[1].key not in known]
-    read = [expert.input_tokens(question) for expert, question, _ in missing]
+    scales = await _scales(context, missing)
+    read = [
+        round(scales[expert.name] * expert.input_tokens(question))
+        for expert, question, _ in missing
+    ]
     written = [tokens.typical for *_, tokens in missing]
     return Foreseen(
         answers=len(asked),
@@ -83,6 +91,28 @@ def _asked(spec: MergeJobSpec, inputs: JobInputs, data: Data) -> list[_Asked]:
                 tokens = output_tokens(expert, example, question)
                 found.setdefault(question.key, (expert, question, tokens))
     return list(found.values())
+
+
+async def _scales(context: Context, missing: Sequence[_Asked]) -> Mapping[str, float]:
+    """Counted tokens by estimated one, for each expert's name; 1 where nothing can be counted."""
+    by_name: dict[str, tuple[ApiExpert, list[Question]]] = {}
+    for expert, question, _ in missing:
+        by_name.setdefault(expert.name, (expert, []))[1].append(question)
+    scales = await asyncio.gather(*(_scale(context, *one) for one in by_name.values()))
+    return dict(zip(by_name, scales, strict=True))
+
+
+async def _scale(context: Context, expert: ApiExpert, asked: Sequence[Question]) -> float:
+    if expert.capabilities.tokenizes is None:
+        return 1.0
+    rng = Random(0)
+    sample = [
+        replace(question, prompts=tuple(rng.sample(question.prompts, 1 if question.prompts else 0)))
+        for question in rng.sample(asked, min(_COUNTED, len(asked)))
+    ]
+    counts = await token_counts(context.connectors.caller, expert, sample)
+    estimated = sum(map(expert.input_tokens, sample))
+    return sum(counts) / estimated if counts is not None and estimated else 1.0
 
 
 async def _known(context: Context, keys: Sequence[str]) -> set[str]:

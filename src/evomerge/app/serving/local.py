@@ -86,6 +86,16 @@ class LocalModel:
             parts = stripped(parts)
         return Run(texts, sum(map(len, prompts)), parts)
 
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return self._engine.base.context_tokens
+
+    async def tokens(self, request: Request) -> tuple[int, ...]:
+        """The tokens that a request's only prompt, or its chat, is read as; nothing is written."""
+        _, (tokens,) = await asyncio.to_thread(self._encode, request)
+        return tokens
+
     def _encode(self, request: Request) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
         if request.messages:
             form = self._form
