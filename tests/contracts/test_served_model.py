@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from evomerge.app.serving.local import ChatForm
 from evomerge.app.serving.output import OutputModel
 from evomerge.app.serving.protocol import Request, ServedModel
 from evomerge.app.serving.remote import RemoteModel
+from evomerge.app.serving.scoring import ScoringModel
 from evomerge.app.settings import Settings
 from evomerge.connectors.local.engine_values import Draw, Ended, Scored
 from evomerge.connectors.question import Sampling
@@ -26,6 +28,7 @@ from evomerge.connectors.shapes import cut
 
 PATIENCE = 60
 PROMPTS = Request(draw=Draw(seed=3), max_tokens=5, prompts=("one and", "two"))
+SCORED = replace(PROMPTS, max_tokens=0, alternatives=0, echo=True)
 CHAT = Request(draw=Draw(seed=3), max_tokens=5, messages=(("user", "one and"),))
 
 
@@ -45,9 +48,15 @@ async def model(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == "remote":
         yield RemoteModel(Rote(), ChatForm())
         return
-    base = make_base(tmp_path / "tiny")
+    async with local(request.param, tmp_path) as model:
+        yield model
+
+
+@asynccontextmanager
+async def local(name: str, folder: Path) -> AsyncIterator[ServedModel]:
+    base = make_base(folder / "tiny")
     engines = Engines(Settings(bases={"tiny": base}, threads=1, device="cpu"))
-    adapter = make_adapter(tmp_path / "adapter", base) if request.param == "adapter" else None
+    adapter = make_adapter(folder / "adapter", base) if name == "adapter" else None
     yield await engines.model("tiny", adapter, ChatForm())
     await engines.close()
 
@@ -83,6 +92,48 @@ async def test_tokens_are_counted(model: ServedModel) -> None:
     answers = await gather(run, 2)
     assert run.prompt_tokens > 0
     assert all(answer.count > 0 for answer in answers)
+
+
+@pytest.fixture(params=["adapter", "base", "texts"])
+async def scorer(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ServedModel]:
+    if request.param in VOTES:
+        yield ScoringModel(stored(request.param), FakeAsker())
+        return
+    async with local(request.param, tmp_path) as model:
+        yield model
+
+
+async def test_texts_are_scored_token_by_token(scorer: ServedModel) -> None:
+    assert {"echo", "logprobs"} <= scorer.abilities
+    run = await scorer.start(SCORED)
+    assert run.prompts == SCORED.prompts
+    for prompt, answer in zip(SCORED.prompts, await gather(run, 2), strict=True):
+        assert "".join(one.token.text for one in answer.prompt) == prompt
+        first, *rest = answer.prompt
+        assert first.logprob is None
+        assert all(one.logprob is not None and one.logprob <= 0 for one in rest)
+        assert [one.offset for one in answer.prompt] == list(range(len(str(prompt))))
+        assert (answer.text, answer.tokens, answer.finish) == ("", [], "length")
+    assert run.prompt_tokens > 0
+
+
+async def test_one_token_more_stands_behind_the_scores(scorer: ServedModel) -> None:
+    """As lm-eval asks, which drops the last."""
+    plain = await gather(await scorer.start(SCORED), 2)
+    more = await gather(await scorer.start(replace(SCORED, max_tokens=1)), 2)
+    for with_, without in zip(more, plain, strict=True):
+        assert len(with_.tokens) == 1
+        assert [one.logprob for one in with_.prompt] == pytest.approx(
+            [one.logprob for one in without.prompt]
+        )
+
+
+async def test_scores_that_are_left_hinder_no_others(scorer: ServedModel) -> None:
+    run = await scorer.start(SCORED)
+    assert isinstance((await anext(run.parts)).told, Scored)
+    await run.parts.aclose()
+    async with asyncio.timeout(PATIENCE):
+        assert await gather(await scorer.start(SCORED), 2)
 
 
 NEEDS: dict[str, tuple[Callable[[Request], Request], str]] = {

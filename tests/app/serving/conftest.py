@@ -36,6 +36,22 @@ def url(world: World) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def second(url: str, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Another service, not running yet, that may ask the experts of the first one."""
+    folder = tmp_path_factory.mktemp("second")
+    shutil.copy(sqlite_template, folder)
+    (folder / "key").write_text("sk-right")
+    return make_world(
+        folder,
+        sqlite_url(folder),
+        allowed_hosts=["127.0.0.1:*"],
+        allowed_networks=["127.0.0.0/8"],
+        credentials={"first": {"hosts": ["127.0.0.1:*"], "file": str(folder / "key")}},
+        endpoint_limits={"*": {"attempts": 1}},
+    )
+
+
 @pytest.fixture
 async def http(url: str) -> Iterator[httpx.AsyncClient]:
     headers = {"Authorization": "Bearer sk-right"}

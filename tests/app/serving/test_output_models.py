@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from openai import BadRequestError, InternalServerError, OpenAI
-from tests.support.asked import BETA, NAMES, SAYS, FakeAsker, stored
-from tests.support.databases import sqlite_url
-from tests.support.served import World, add_merge, make_world, running
+from tests.support.asked import NAMES, SAYS, FakeAsker, served_expert, stored
+from tests.support.served import World, add_merge, running
 
-from evomerge.app.outputs import KnownExpert, StoredOutput
-from evomerge.app.schemas.api_experts import ApiDefinition
+from evomerge.app.outputs import StoredOutput
 from evomerge.app.serving.answers import gather
 from evomerge.app.serving.errors import BadParameterError, ModelUnavailableError
 from evomerge.app.serving.output import OutputModel
 from evomerge.app.serving.protocol import Request, Run
 from evomerge.connectors.errors import CredentialError, ProviderDownError
-from evomerge.connectors.expert import Capabilities
 from evomerge.connectors.local.engine_values import Draw
 from evomerge.connectors.output.fused import fused
 from evomerge.connectors.output.task import Task
@@ -114,62 +109,28 @@ async def test_options_come_with_the_request_or_with_the_merge() -> None:
     assert (await answered(open_, chosen))[0] == "milk"
 
 
-async def test_token_ids_and_scored_text_are_refused() -> None:
+async def test_token_ids_are_refused() -> None:
     with pytest.raises(BadParameterError, match="token ids"):
         await OutputModel(stored("words"), FakeAsker()).start(Request(Draw(), prompts=((1, 2),)))
-    scored = stored("words")
-    merge = OutputMerge("scored_text", "cross_entropy", NAMES, (1.0,) * 4, BETA)
-    model = OutputModel(StoredOutput(merge, scored.task, scored.experts), FakeAsker())
-    with pytest.raises(BadParameterError, match="writes no answers"):
-        await model.start(ASKED)
 
 
 @pytest.fixture(scope="module")
-def votes(
-    world: World, url: str, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Any:
+def votes(second: World, url: str) -> Any:
     """Another service, whose merge asks the experts of the first one over HTTP; its client."""
-    folder = tmp_path_factory.mktemp("votes")
-    shutil.copy(sqlite_template, folder)
-    (folder / "key").write_text("sk-right")
-    mine = make_world(
-        folder,
-        sqlite_url(folder),
-        allowed_hosts=["127.0.0.1:*"],
-        allowed_networks=["127.0.0.0/8"],
-        credentials={"first": {"hosts": ["127.0.0.1:*"], "file": str(folder / "key")}},
-        endpoint_limits={"*": {"attempts": 1}},
-    )
-
-    def known(model: str, base_url: str = f"{url}/v1") -> KnownExpert:
-        definition = {
-            "provider": "openai",
-            "base_url": base_url,
-            "model": model,
-            "credential": "first",
-        }
-        can = Capabilities(
-            interface="completions",
-            alternatives=5,
-            prompt_logprobs=True,
-            zero_tokens=True,
-            batches=True,
-        )
-        return KnownExpert(model, ApiDefinition.model_validate(definition), can)
-
     task = Task("choice", "choice_accuracy")
     names = ("one", "two", "gone")
     merge = OutputMerge("choice", "choice_accuracy", names, (1.0,) * 3, (0.7, 0.4, 0.5))
     away = OutputMerge("choice", "choice_accuracy", ("gone",), (1.0,), (0.5,))
-    gone = known("gone", "http://127.0.0.1:9/v1")
+    one, two = (served_expert(name, f"{url}/v1") for name in ("one", "two"))
+    gone = served_expert("gone", "http://127.0.0.1:9/v1")
     merges = {
-        "mj_votes": StoredOutput(merge, task, (known("one"), known("two"), gone)),
+        "mj_votes": StoredOutput(merge, task, (one, two, gone)),
         "mj_away": StoredOutput(away, task, (gone,)),
     }
     for job, stored_ in merges.items():
-        add_merge(mine, job, job.removeprefix("mj_"), "output", stored_.write)
+        add_merge(second, job, job.removeprefix("mj_"), "output", stored_.write)
     with (
-        running(mine.settings) as address,
+        running(second.settings) as address,
         OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,
     ):
         yield client

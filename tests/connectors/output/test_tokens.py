@@ -10,7 +10,7 @@ from evomerge.connectors.output.errors import ExpertUnableError, TokenisationErr
 from evomerge.connectors.output.evidence import fusion_of
 from evomerge.connectors.output.questions import questions
 from evomerge.connectors.output.task import Task
-from evomerge.connectors.output.tokens import token_scores
+from evomerge.connectors.output.tokens import text_scores, token_scores
 from evomerge.connectors.question import Completion
 from evomerge.evaluation.example import Example
 
@@ -51,6 +51,25 @@ def test_a_first_token_without_its_text_is_the_beginning_of_the_text() -> None:
     np.testing.assert_array_equal(found.log_probs, [[-2, -1]])
     foreign = token_scores(["ann"], [echo(("", None), (" else", -2.0))], "Once upon a", row=1)
     assert not foreign.answered.any()
+
+
+def test_of_a_whole_text_the_first_token_is_spelt_and_not_scored() -> None:
+    echoes = [
+        echo(("", None), (" upon", -2.0), (" a", -1.0)),
+        None,
+        echo(("Tell: ", None), (": Once", -3.0), (" upon", -0.5), (" a", -4.0)),
+    ]
+    tokens, found = text_scores(NAMES, echoes, "Once upon a", row=0)
+    assert tokens == ("Once", " upon", " a")
+    np.testing.assert_array_equal(found.log_probs[[0, 2], 1:], [[-2, -1], [-0.5, -4]])
+    np.testing.assert_array_equal(found.answered, [True, False, True])
+
+    tokens, found = text_scores(["ann"], [echo(("Once", None))], "Once", row=0)
+    assert (tokens, found.log_probs.shape) == (("Once",), (1, 1))
+    assert text_scores(NAMES, [None] * 3, "Once", row=0)[0] == ()
+    other = echo(("Once", None), (" up", -1.0), ("on", -1.0), (" a", -1.0))
+    with pytest.raises(TokenisationError, match="'bob'"):
+        text_scores(NAMES, [echoes[0], other, None], "Once upon a", row=0)
 
 
 def test_pieces_of_characters_and_other_blanks_are_still_found() -> None:

@@ -54,6 +54,19 @@ def test_examples_count_by_their_tokens() -> None:
     )
 
 
+def test_log_probs_are_what_losses_are_the_means_of() -> None:
+    long, short = np.log(P), np.log(P[:, :1])
+    alone = np.array([True, False])
+    fusion = MixtureFusion([TokenScores(long, BOTH, 6), TokenScores(short, alone, 2)])
+    alpha, beta = np.ones((2, 2)), np.array([[3.0, 1.0], [-1.0, 2.0]])
+    first, second = fusion.log_probs(alpha, beta)
+    np.testing.assert_allclose(np.exp(first), [0.75 * P[0] + 0.25 * P[1], P[1]])
+    np.testing.assert_allclose(np.exp(second), [[P[0, 0]], [np.nan]])
+    losses = fusion.losses(alpha, beta, "cross_entropy")
+    np.testing.assert_allclose(losses[:, 0], -first.mean(axis=1))
+    np.testing.assert_allclose(losses[0, 1], -second[0, 0])
+
+
 def test_next_to_impossible_tokens_stay_finite() -> None:
     scores = TokenScores(np.array([[-1e9, -500.0]]), np.ones(1, bool), 2)
     found = MixtureFusion([scores]).losses(np.ones((1, 1)), np.ones((1, 1)), "cross_entropy")

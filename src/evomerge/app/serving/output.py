@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,33 +12,17 @@ from evomerge.app.errors import NotPossibleError
 from evomerge.app.outputs import StoredOutput
 from evomerge.app.serving.errors import (
     BadParameterError,
-    ModelUnavailableError,
     UnsupportedParameterError,
 )
-from evomerge.app.serving.failures import reason
+from evomerge.app.serving.panel import Panel
 from evomerge.app.serving.prompts import is_prompt, plain, text_of
 from evomerge.app.serving.protocol import Ability, Part, Request, Run, nothing
-from evomerge.connectors.errors import AskError
-from evomerge.connectors.expert import ApiExpert
 from evomerge.connectors.local.engine_values import Ended, Piece, Scored
-from evomerge.connectors.output.errors import ExpertUnableError
 from evomerge.connectors.output.evidence import Given
 from evomerge.connectors.output.fused import Fused, fused
-from evomerge.connectors.output.questions import questions
-from evomerge.connectors.question import Answer
 from evomerge.connectors.registry import Asker
 from evomerge.evaluation.errors import MissingLibraryError
 from evomerge.evaluation.example import Example
-
-_SILENT = "its answer does not say what was asked"
-
-
-@dataclass(frozen=True)
-class _Heard:
-    """What one expert answered to one example; None in the place of what failed."""
-
-    answers: tuple[Answer | None, ...] = ()
-    failure: str | None = None
 
 
 class OutputModel:
@@ -54,10 +37,8 @@ class OutputModel:
     """
 
     def __init__(self, stored: StoredOutput, asker: Asker) -> None:
+        self._panel = Panel(stored, asker)
         self._merge = stored.merge
-        self._task = stored.task
-        self._experts = [one.expert for one in stored.experts]
-        self._asker = asker
 
     @property
     def abilities(self) -> frozenset[Ability]:
@@ -79,10 +60,6 @@ class OutputModel:
         return [_example(text_of(prompt), choices) for prompt in request.prompts]
 
     def _refuse(self, request: Request) -> None:
-        if self._merge.kind == "scored_text":
-            raise BadParameterError(
-                "model: this merge mixes token probabilities; it writes no answers", "model"
-            )
         for param, given in (
             ("logprobs", request.alternatives is not None),
             ("echo", request.echo),
@@ -112,104 +89,39 @@ class OutputModel:
     async def _parts(
         self, run: Run, examples: Sequence[Example], stop: Sequence[str]
     ) -> AsyncGenerator[Part]:
-        run.report.update(self._about())
+        panel = self._panel
+        run.report.update(panel.about())
         for index, example in enumerate(examples):
-            heard = await self._ask(example)
+            heard = await panel.ask(example)
             answers = [answer for one in heard for answer in one.answers if answer is not None]
-            given = [one.answers for one in heard]
-            answer = await self._fused(example, given)
-            self._report(run.report, example, heard, answer)
+            if not answers:
+                raise panel.nobody(panel.failed(heard))
+            answer = await self._fused(example, [one.answers for one in heard])
+            panel.tell(run.report, panel.failed(heard, answer.silent), **_options(example, answer))
             run.prompt_tokens += sum(each.input_tokens for each in answers)
             yield Part(index, Scored(()))
             yield Part(index, Piece(_cut(answer.text, stop)))
             yield Part(index, Ended("stop", sum(each.output_tokens for each in answers)))
 
     async def _fused(self, example: Example, given: Sequence[Given]) -> Fused:
+        panel = self._panel
         try:
             return await asyncio.to_thread(
-                fused, self._merge, self._experts, example, given, self._task
+                fused, panel.merge, panel.experts, example, given, panel.task
             )
         except MissingLibraryError as error:
             raise NotPossibleError(str(error)) from error
 
-    async def _ask(self, example: Example) -> list[_Heard]:
-        """Of every expert; nothing of those that the merge drops.
 
-        Raises:
-            ModelUnavailableError: nobody answers.
-        """
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._hear(expert, example)) if keep else None
-                for expert, keep in zip(self._experts, self._merge.kept.tolist(), strict=True)
-            ]
-        heard = [_Heard() if task is None else task.result() for task in tasks]
-        if not any(any(one.answers) for one in heard):
-            named = zip(self._merge.experts, heard, strict=True)
-            why = "; ".join(f"{name}: {one.failure}" for name, one in named if one.failure)
-            raise ModelUnavailableError(
-                f"no expert answers ({why or 'none is kept'})", param="model"
-            )
-        return heard
-
-    async def _hear(self, expert: ApiExpert, example: Example) -> _Heard:
-        async def ask_one(number: int) -> Answer | AskError:
-            try:
-                return await self._asker.ask(asked[number], expert.capabilities)
-            except AskError as error:
-                return error
-
-        try:
-            asked = questions(expert, example, self._task)
-        except ExpertUnableError as error:
-            return _Heard(failure=f"it {error.reason}")
-        said = await asyncio.gather(*map(ask_one, range(len(asked))))
-        failures = [one for one in said if isinstance(one, AskError)]
-        answers = tuple(None if isinstance(one, AskError) else one for one in said)
-        if len(failures) == len(said):
-            return _Heard(failure=reason(failures[0]))
-        return _Heard(answers)
-
-    def _about(self) -> dict[str, Any]:
-        merge = self._merge
-        pairs = zip(merge.experts, merge.kept.tolist(), strict=True)
-        about: dict[str, Any] = {
-            "space": "output",
-            "kind": merge.kind,
-            "asked": [name for name, keep in pairs if keep],
-            "failed": [],
-            "answers": [],
-        }
-        return about if merge.threshold is None else {**about, "threshold": merge.threshold}
-
-    def _report(
-        self, report: dict[str, Any], example: Example, heard: Sequence[_Heard], answer: Fused
-    ) -> None:
-        failed = dict.fromkeys(answer.silent, _SILENT)
-        failed |= {
-            name: one.failure
-            for name, one in zip(self._merge.experts, heard, strict=True)
-            if one.failure is not None
-        }
-        index = len(report["answers"])
-        report["failed"] += [
-            {"expert": name, "index": index, "reason": reason} for name, reason in failed.items()
-        ]
-        told: dict[str, Any] = {"index": index, "weights": self._weights(failed)}
-        if answer.probabilities:
-            told["choices"] = [
-                {"text": text, "probability": p, "logprob": float(np.log(max(p, 1e-300)))}
-                for text, p in zip(example.choices, answer.probabilities, strict=True)
-            ]
-        report["answers"].append(told)
-
-    def _weights(self, failed: Mapping[str, str]) -> dict[str, float]:
-        """Of those that spoke, as shares: positive ones add up to 1."""
-        merge = self._merge
-        rows = zip(merge.experts, merge.beta, merge.kept.tolist(), strict=True)
-        spoke = {name: beta for name, beta, keep in rows if keep and name not in failed}
-        whole = sum(beta for beta in spoke.values() if beta > 0) or 1.0
-        return {name: beta / whole for name, beta in spoke.items()}
+def _options(example: Example, answer: Fused) -> dict[str, Any]:
+    """What a choice tells of its options."""
+    if not answer.probabilities:
+        return {}
+    options = [
+        {"text": text, "probability": p, "logprob": float(np.log(max(p, 1e-300)))}
+        for text, p in zip(example.choices, answer.probabilities, strict=True)
+    ]
+    return {"choices": options}
 
 
 def _example(

@@ -27,6 +27,7 @@ from evomerge.app.serving.local import ChatForm
 from evomerge.app.serving.output import OutputModel
 from evomerge.app.serving.protocol import Card, ServedModel
 from evomerge.app.serving.remote import RemoteModel, remote_writer
+from evomerge.app.serving.scoring import ScoringModel
 from evomerge.app.worker.artifacts import folder_of
 from evomerge.merging.lora.config import CONFIG_FILE
 
@@ -144,7 +145,8 @@ class Models:
             stored = await asyncio.to_thread(StoredOutput.read, folder)
         except (OSError, ValueError, KeyError) as error:
             raise _unreadable(job, error) from error
-        return OutputModel(stored, self._context.connectors)
+        model = ScoringModel if stored.merge.kind == "scored_text" else OutputModel
+        return model(stored, self._context.connectors)
 
 
 async def _form(spec: MergeJobSpec, inputs: JobInputs) -> ChatForm:

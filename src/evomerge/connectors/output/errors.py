@@ -36,4 +36,5 @@ class TokenisationError(OutputTaskError):
             "one tokenizer can be mixed token by token"
         )
         self.expert = expert
+        self.first = first
         self.row = row

@@ -10,6 +10,7 @@ import numpy as np
 from evomerge.connectors.expert import ApiExpert
 from evomerge.connectors.output.evidence import Given, completions, option_log_probs
 from evomerge.connectors.output.task import Task
+from evomerge.connectors.output.tokens import text_scores
 from evomerge.connectors.output.words import Said, item_votes, text_utilities
 from evomerge.evaluation.example import Example
 from evomerge.evaluation.objective import FloatArray
@@ -19,6 +20,7 @@ from evomerge.merging.output.errors import FusionMetricError
 from evomerge.merging.output.extraction import ExtractionFusion
 from evomerge.merging.output.items import write_items
 from evomerge.merging.output.merge import OutputMerge
+from evomerge.merging.output.mixture import MixtureFusion
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,42 @@ def fused(
     said = [completions(one) for one in heard]
     text = _items(merge, said) if merge.kind == "extraction" else _text(merge, said)
     return Fused(text, silent=_silent(merge, [not samples for samples in said]))
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A text under a mixture of token probabilities.
+
+    Attributes:
+        tokens: how they are spelt; none where nobody scored them.
+        log_probs: of each under the mixture, nats; None for the first.
+        silent: names of kept experts that gave no answer; the others' weights stood in.
+    """
+
+    tokens: tuple[str, ...]
+    log_probs: tuple[float | None, ...]
+    silent: tuple[str, ...] = ()
+
+
+def mixed(merge: OutputMerge, text: str, given: Sequence[Given], row: int = 0) -> Mixed:
+    """The tokens of one text, by the function that the search scored candidates with.
+
+    Args:
+        text: not empty; the experts echoed it as they do raw text.
+        given: by expert, see `evidence.Given`; those that the merge drops need no answers.
+        row: the text's number, for messages.
+
+    Raises:
+        TokenisationError: experts cut the text into different tokens.
+    """
+    heard = [one if keep else () for one, keep in zip(given, merge.kept.tolist(), strict=True)]
+    echoes = [next(iter(completions(one)), None) for one in heard]
+    tokens, scores = text_scores(merge.experts, echoes, text, row)
+    silent = _silent(merge, (~scores.answered).tolist())
+    if not tokens:
+        return Mixed((), (), silent)
+    [log_probs] = MixtureFusion([scores]).log_probs(*_row(merge))
+    return Mixed(tokens, (None, *log_probs[0, 1:].tolist()), silent)
 
 
 def _choice(

@@ -13,6 +13,8 @@ from evomerge.connectors.question import Completion, Token
 from evomerge.merging.output.mixture import TokenScores
 
 _BYTES_A_TOKEN = 4
+# Stands for whatever a text begins with.
+_FIRST = Token("", None)
 
 
 def token_scores(
@@ -32,7 +34,42 @@ def token_scores(
     Raises:
         TokenisationError: an expert cuts the part into other tokens than the first that answered.
     """
-    found = [_scored(echo, part) for echo in echoes]
+    return _scores(names, [_scored(echo, part) for echo in echoes], part, row)
+
+
+def text_scores(
+    names: Sequence[str], echoes: Sequence[Completion | None], text: str, row: int
+) -> tuple[tuple[str, ...], TokenScores]:
+    """What experts give to the tokens of a whole text, and how the tokens are spelt.
+
+    The first token stands behind something for some experts (a system prompt, a beginning of text)
+    and behind nothing for others: its scores have no meaning, and it is spelt by what the others
+    leave of the text.
+
+    Args:
+        names, echoes, row: see `token_scores`.
+        text: not empty.
+
+    Returns:
+        T spellings, none where nobody has an answer; the scores of T tokens.
+
+    Raises:
+        TokenisationError: as `token_scores`.
+    """
+    found = [_spelling(echo, text) for echo in echoes]
+    scores = _scores(names, [tokens and (_FIRST, *tokens[1:]) for tokens in found], text, row)
+    spelt = next((tokens for tokens in found if tokens), None)
+    if spelt is None:
+        return (), scores
+    rest = [token.text for token in spelt[1:]]
+    joined = "".join(rest)
+    first = text[: len(text) - len(joined)] if text.endswith(joined) else spelt[0].text
+    return (first, *rest), scores
+
+
+def _scores(
+    names: Sequence[str], found: Sequence[tuple[Token, ...] | None], part: str, row: int
+) -> TokenScores:
     answered = [i for i, tokens in enumerate(found) if tokens]
     size = len(part.encode())
     if not answered:
@@ -51,10 +88,12 @@ def token_scores(
     return TokenScores(log_probs, np.isin(np.arange(len(names)), answered), size)
 
 
+def _spelling(echo: Completion | None, part: str) -> tuple[Token, ...] | None:
+    return scored_tokens(echo.prompt_tokens, part) if echo and echo.prompt_tokens else None
+
+
 def _scored(echo: Completion | None, part: str) -> tuple[Token, ...] | None:
-    if echo is None or not echo.prompt_tokens:
-        return None
-    tokens = scored_tokens(echo.prompt_tokens, part)
-    if tokens and tokens[0] is echo.prompt_tokens[0] and tokens[0].logprob is None:
+    tokens = _spelling(echo, part)
+    if echo and tokens and tokens[0] is echo.prompt_tokens[0] and tokens[0].logprob is None:
         tokens = tokens[1:]
     return tokens or None

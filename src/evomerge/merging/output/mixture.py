@@ -108,6 +108,16 @@ class MixtureFusion:
                 result[step, block.rows] = block.nll(weights[step])
         return result
 
+    def log_probs(self, alpha: FloatArray, beta: FloatArray) -> list[FloatArray]:
+        """log p_mix of every token, by example (P, T) float64, nats.
+
+        What `losses` are the means of, but for a guess: where no expert of positive weight
+        answered, a token has none and is NaN.
+        """
+        a, b = checked(alpha, beta, self.experts)
+        weights = effective(a, np.maximum(b, 0.0))
+        return [one for block in self._blocks for one in block.log_probs(weights)]
+
 
 @dataclass(frozen=True)
 class _Block:
@@ -148,13 +158,22 @@ class _Block:
 
     def nll(self, weights: FloatArray) -> FloatArray:
         """Mean negative log-likelihood of some candidates, weights (p, N) at least 0, (p, x)."""
+        scale, logs = self._mixed(weights)
+        sums = np.add.reduceat(logs, self.starts, axis=1)
+        loss: FloatArray = np.where(np.isnan(scale), self.guess, scale - sums / self.tokens)
+        return loss
+
+    def log_probs(self, weights: FloatArray) -> list[FloatArray]:
+        """Of each example's tokens (p, T), NaN where they are guessed."""
+        scale, logs = self._mixed(weights)
+        parts = np.split(logs, self.starts[1:], axis=1)
+        return [part - scale[:, x, None] for x, part in enumerate(parts)]
+
+    def _mixed(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """log sum_i w_i, (p, x), NaN where it is 0; log sum_i w_i p_i, (p, tokens)."""
         with one_blas_thread():
             total = weights @ self.answered
             mixed = weights @ self.probabilities
-        guessing = total == 0
+        scale = np.log(np.where(total == 0, np.nan, total))
         # Tokens of examples that are guessed have probability 0, and no part in the result.
-        mixed = np.maximum(mixed, np.finfo(np.float64).tiny)
-        sums = np.add.reduceat(np.log(mixed), self.starts, axis=1)
-        known = np.log(np.where(guessing, 1.0, total)) - sums / self.tokens
-        loss: FloatArray = np.where(guessing, self.guess, known)
-        return loss
+        return scale, np.log(np.maximum(mixed, np.finfo(np.float64).tiny))
