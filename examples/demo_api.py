@@ -27,10 +27,12 @@ from evomerge.app.schemas.spec import MergeJobSpec
 
 JOB = HERE / "job-api.yaml"
 DATA_DIR = Path(".evomerge") / "demo-api"
-# Relatives by the question (currencies), by the language (Spanish), and by neither.
-EXPERTS = ("currency-pt", "country-es", "language-es", "language-pt", "country-it")
+# Relatives by the question (currencies), by the language (Spanish), and by hardly anything.
+EXPERTS = ("currency-pt", "country-es", "language-es", "language-pt")
 QUESTION = "Currency: Danish Krone\nSpanish:"
 OPTIONS = ("corona danesa", "coroa dinamarquesa", "corona danese", "corona sueca")
+# The p value below which a difference is no chance.
+SURE = 0.05
 # What an estimate must foresee of a job's spending.
 ESTIMATED = ("requests", "input_tokens", "output_tokens")
 
@@ -96,7 +98,10 @@ def verdict(metric: MetricResult) -> str:
     ahead = winner.loss is not None and best.loss is not None and winner.loss < best.loss
     numbers = [one.loss if one.score is None else one.score for one in (winner, best)]
     shown = " against ".join("none" if one is None else f"{one:.3f}" for one in numbers)
-    verb = "beats" if ahead else "does NOT beat"
+    surely = best.p_value is not None and best.p_value < SURE
+    verb = "does NOT beat"
+    if ahead:
+        verb = "beats" if surely else "is ahead of, but not beyond chance,"
     sure = "" if best.p_value is None else f", p = {best.p_value:.2g}"
     return (
         f"{metric.metric} on held-out data: the merged model {verb} "

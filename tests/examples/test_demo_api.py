@@ -25,10 +25,10 @@ def contender(name: str, loss: float | None, **more: object) -> ContenderResult:
     return ContenderResult(name=name, loss=loss, **fields)  # type: ignore[arg-type]
 
 
-def metric(winner: float | None, best: float, score: float | None = None) -> MetricResult:
+def metric(winner: float | None, best: float, p_value: float = 0.0123) -> MetricResult:
     rows = [
-        contender("winner", winner, score=score),
-        contender("best_expert", best, expert="south", p_value=0.0123),
+        contender("winner", winner),
+        contender("best_expert", best, expert="south", p_value=p_value),
     ]
     return MetricResult(metric="cross_entropy", examples=9, contenders=rows)
 
@@ -62,6 +62,7 @@ def test_the_service_may_call_this_machine_alone(
 def test_the_verdict_says_it_either_way() -> None:
     ahead = demo_api.verdict(metric(0.25, 0.5))
     assert "beats the best single expert, south: 0.250 against 0.500, p = 0.012" in ahead
+    assert "not beyond chance" in demo_api.verdict(metric(0.25, 0.5, p_value=0.05))
     assert "does NOT beat" in demo_api.verdict(metric(0.5, 0.5))
     assert "does NOT beat" in demo_api.verdict(metric(None, 0.5))
 
