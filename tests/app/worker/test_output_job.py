@@ -170,6 +170,41 @@ async def test_the_estimate_is_what_the_job_spends(school: School) -> None:
     assert (after["answers_known"], after["requests"], after["usd"]) == (EXPERTS * ROWS, 0, 0)
 
 
+def wordy(request: Request) -> Action:
+    """The classroom, where a question of the test has thrice the tokens that its bytes say."""
+    text = request.body["messages"][-1]["content"]
+    count = (5 + len(text) // 4) * (3 if "colour" in text else 1)
+    if request.path.endswith("/tokenize"):
+        return Send({"count": count, "max_model_len": 4096, "tokens": [0] * count})
+    answer = classroom.answer(request)
+    if isinstance(answer, Send) and answer.status == 200:
+        answer.body["usage"]["prompt_tokens"] = count
+    return answer
+
+
+async def test_a_server_that_tokenizes_is_foreseen_by_its_own_counts(school: School) -> None:
+    for counted, answer in ((False, classroom.answer), (True, wordy)):
+        school.server.answer = answer
+        for model in classroom.MODELS:
+            checked = await school.http.post(f"/v1/experts/{model}/check")
+            found = checked.json()["info"]["capabilities"]
+            assert (found["tokenizes"] == "vllm") is counted
+    foreseen = (await school.http.post("/v1/merge_jobs/estimate", json=spec())).json()
+    spent = (await school.result(await school.run()))["calls"].values()
+    actual = sum(one["input_tokens"] for one in spent)
+    assert foreseen["input_tokens"] == pytest.approx(actual, rel=0.05)
+
+
+async def test_a_dry_run_bears_a_tokenizer_that_has_gone(school: School) -> None:
+    school.server.answer = wordy
+    for model in classroom.MODELS:
+        await school.http.post(f"/v1/experts/{model}/check")
+    school.server.answer = classroom.answer
+    foreseen = await school.http.post("/v1/merge_jobs/estimate", json=spec())
+    assert foreseen.status_code == 200
+    assert foreseen.json()["requests"] == EXPERTS * ROWS
+
+
 async def test_a_budget_of_requests_ends_the_asking_and_the_job_says_so(school: School) -> None:
     job = await school.run(budget={"requests": 84})
     assert job["status"] == "succeeded", job["error"]
