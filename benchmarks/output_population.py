@@ -126,8 +126,7 @@ def agreement(random: np.random.Generator) -> Race:
             kept = np.where(1 - row.utility < alpha[:, None] - 1e-9, row.utility, 0.0)
             support = np.where(row.said[weights > 0].any(axis=0), weights @ kept, -np.inf)
             near = support >= support.max() - 1e-9
-            assert row.losses is not None
-            losses[x] = row.losses[-1 if np.isneginf(support).all() else near.argmax()]
+            losses[x] = row.losses["token_f1"][-1 if np.isneginf(support).all() else near.argmax()]
         return losses
 
     return Race("free text", AgreementFusion(rows), "token_f1", peer)
