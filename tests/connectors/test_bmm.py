@@ -139,7 +139,7 @@ async def test_a_candidate_that_broke_has_no_loss(
 async def test_materializing(ground: tuple[FakeBmm, str], fake: FakeBmm) -> None:
     async with calling() as caller:
         evaluator = BmmEvaluator(server(caller, "bmm", ground[1]), "films", 2)
-        assert await evaluator.materialize(SIGNED, "books") == "/srv/work/best"
+        assert await evaluator.materialize(SIGNED, "books") == "/srv/bmm/best"
 
 
 def test_a_query_goes_whole_or_not_at_all() -> None:

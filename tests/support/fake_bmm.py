@@ -52,7 +52,7 @@ class FakeBmm:
         session = {
             "session_id": f"{len(self.sessions):08x}",
             "preset_id": "films",
-            "workdir": "/srv/work",
+            "workdir": "/srv/bmm",
             "model_name_or_path": "tiny",
             "query_plus": body.get("query_plus") or {"dataset": "own"},
             "adapter_count": len(self.adapters),
@@ -75,11 +75,11 @@ class FakeBmm:
         ids = self.model.ids(self.texts[session["query_plus"]["dataset"]])
         numbers = self.model.prompt_logprobs(ids, update)[1:]
         loss = -sum(one for one in numbers if one is not None) / len(numbers)
-        return JSONResponse({"loss": loss, "adapter_dir": "/srv/work/manual"})
+        return JSONResponse({"loss": loss, "adapter_dir": "/srv/bmm/manual"})
 
     async def materialize(self, session_id: str, request: Request) -> Response:
         body = await request.json()
         fault = self.fault(body)
         if fault is not None:
             return fault
-        return JSONResponse({"adapter_dir": "/srv/work/best", "session": self.sessions[session_id]})
+        return JSONResponse({"adapter_dir": "/srv/bmm/best", "session": self.sessions[session_id]})
