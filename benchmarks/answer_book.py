@@ -30,6 +30,7 @@ from sqlalchemy import insert
 from sqlalchemy.engine import make_url
 
 from evomerge import migrations
+from evomerge.app import event_loop
 from evomerge.app.db.engine import Database, epoch
 from evomerge.app.db.models import Job
 from evomerge.app.db.repositories import queue
@@ -197,7 +198,7 @@ def main() -> None:
             migrations.upgrade(url)
             for tokens in arguments.tokens:
                 clock = Clock(arguments.latency, tokens)
-                found = asyncio.run(measure(url, clock, arguments.calls, arguments.concurrency))
+                found = event_loop.run(measure(url, clock, arguments.calls, arguments.concurrency))
                 show(f"{name}, {tokens} tokens", found, arguments)
 
 

@@ -24,8 +24,8 @@ from typing import cast
 
 import httpx
 import openai
-import uvloop
 
+from evomerge.app import event_loop
 from evomerge.connectors.credentials import Credential
 from evomerge.connectors.hosts import HostPolicy
 from evomerge.connectors.limits import EndpointLimits
@@ -98,7 +98,7 @@ def serve(port: Connection, latency: float) -> None:
         port.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
-    uvloop.run(run())
+    event_loop.run(run())
 
 
 @contextmanager
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.05)
     parser.add_argument("--turns", type=int, default=3)
     chosen = parser.parse_args()
-    asyncio.run(measure(chosen.requests, chosen.concurrency, chosen.latency, chosen.turns))
+    event_loop.run(measure(chosen.requests, chosen.concurrency, chosen.latency, chosen.turns))
 
 
 if __name__ == "__main__":

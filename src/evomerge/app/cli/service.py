@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from evomerge.app import event_loop
 
 # The service's own modules are imported where they are used: a client should not wait for them.
 
@@ -46,7 +47,7 @@ def serve(
     with serving.bind(settings.host, settings.port) as bound:
         url = serving.address(bound)
         typer.echo(f"Evo-Merging is at {url} (try {url}/docs); Ctrl-C ends it.")
-        asyncio.run(serving.serve(settings, bound, worker=not no_worker))
+        event_loop.run(serving.serve(settings, bound, worker=not no_worker))
 
 
 def worker(
@@ -61,7 +62,7 @@ def worker(
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     settings = serving.read_settings(data_dir=data_dir)
     serving.migrate_if_sqlite(settings)
-    asyncio.run(serving.work(settings, end_with_parent=end_with_parent))
+    event_loop.run(serving.work(settings, end_with_parent=end_with_parent))
 
 
 def migrate(data_dir: DataDir = None) -> None:
