@@ -8,7 +8,10 @@ EXPERT = "ex"
 POOL = "pool"
 DATASET = "ds"
 MERGE_JOB = "mj"
+FOREST_JOB = "fj"
 SESSION = "ses"
+FOREST = "forest"
+ELM = "elm"
 
 
 def new_id(prefix: str) -> str:

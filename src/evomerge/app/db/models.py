@@ -84,6 +84,46 @@ class PoolMember(Table):
     expert_id: Mapped[str] = mapped_column(ForeignKey("experts.id"), index=True)
 
 
+class Forest(Table):
+    """A named set of ELMs that come from one seed: full checkpoints of one architecture.
+
+    `ensemble` is how they speak together: the fields of `app.ensembles.Ensemble`.
+    """
+
+    __tablename__ = "forests"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)  # nor has a pool this name
+    seed_path: Mapped[str] = mapped_column(Text)
+    seed_hash: Mapped[str] = mapped_column(String(64), index=True)
+    seed_lineage: Mapped[dict[str, Any]] = mapped_column(Json)  # as in elm.json
+    vocabulary_hash: Mapped[str] = mapped_column(String(64))  # of what makes tokens of text
+    architecture: Mapped[dict[str, Any]] = mapped_column(Json)  # what people ask of it
+    ensemble: Mapped[dict[str, Any]] = mapped_column(Json)
+    meta: Mapped[dict[str, str]] = mapped_column("metadata", Json)
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class ForestElm(Table):
+    """One expert language model of a forest; those of higher `position` came later."""
+
+    __tablename__ = "forest_elms"
+    __table_args__ = (UniqueConstraint("forest_id", "name"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    forest_id: Mapped[str] = mapped_column(ForeignKey("forests.id", ondelete="CASCADE"))
+    position: Mapped[int] = mapped_column(Integer)  # grows; what was removed leaves a gap
+    name: Mapped[str] = mapped_column(String(128))
+    domain: Mapped[str] = mapped_column(String(128))
+    path: Mapped[str] = mapped_column(Text)
+    content_hash: Mapped[str] = mapped_column(String(64), index=True)
+    lineage: Mapped[dict[str, Any]] = mapped_column(Json)  # as in elm.json
+    tokens: Mapped[int] = mapped_column(BigInteger)  # seen since random init, the seed's too
+    own_tokens: Mapped[int] = mapped_column(BigInteger)  # of its own training alone
+    job_id: Mapped[str | None] = mapped_column(String(40))  # the job that trained it
+    created_at: Mapped[float] = mapped_column(Float)
+
+
 class Dataset(Table):
     """Rows in their normal form, in a file named by their hash."""
 
@@ -101,8 +141,9 @@ class Dataset(Table):
 
 
 class Job(Table):
-    """One merge job, its lease and its outcome.
+    """One job, its lease and its outcome.
 
+    kind: merge | train_seed | branch_train | average | evaluate.
     status: queued | running | pausing | paused | cancelling | succeeded | failed | cancelled.
     `lease_token` grows at every claim; each write of a worker checks it in the same transaction.
     """
@@ -114,7 +155,9 @@ class Job(Table):
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(16))  # merge
+    kind: Mapped[str] = mapped_column(
+        String(16)
+    )  # merge | train_seed | branch_train | average | evaluate
     name: Mapped[str | None] = mapped_column(String(128), index=True)
     status: Mapped[str] = mapped_column(String(16))
     spec: Mapped[dict[str, Any]] = mapped_column(Json)  # resolved: every default written out

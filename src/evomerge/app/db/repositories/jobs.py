@@ -1,8 +1,8 @@
-"""Merge jobs as clients see them; how they are run is `queue`'s."""
+"""Jobs as clients see them; how they are run is `queue`'s."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
 from evomerge.app.db.engine import epoch
-from evomerge.app.db.ids import MERGE_JOB, new_id
+from evomerge.app.db.ids import FOREST_JOB, MERGE_JOB, new_id
 from evomerge.app.db.models import Evaluation, Job
 from evomerge.app.db.repositories.lookup import newest
 
 MERGE = "merge"
+TRAINING_KINDS = ("train_seed", "branch_train")
+# What is done with forests.
+FOREST_KINDS = (*TRAINING_KINDS, "average", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Filters:
 async def add(
     session: AsyncSession,
     *,
+    kind: str,
     name: str | None,
     spec: Mapping[str, Any],
     inputs: Mapping[str, Any],
@@ -40,8 +44,8 @@ async def add(
         insert(Job)
         .returning(Job)
         .values(
-            id=new_id(MERGE_JOB),
-            kind=MERGE,
+            id=new_id(FOREST_JOB if kind in FOREST_KINDS else MERGE_JOB),
+            kind=kind,
             name=name,
             status="queued",
             spec=dict(spec),
@@ -57,25 +61,31 @@ async def add(
     return (await session.scalars(query)).one()
 
 
-async def find(session: AsyncSession, job_id: str) -> Job | None:
-    """The job of this id."""
-    return await session.get(Job, job_id)
+async def find(session: AsyncSession, kinds: Collection[str], job_id: str) -> Job | None:
+    """The job of this id, if it is of one of the kinds."""
+    job = await session.get(Job, job_id)
+    return job if job is not None and job.kind in kinds else None
 
 
-async def status(session: AsyncSession, job_id: str) -> str | None:
-    """Where the job stands; None where there is none."""
-    return await session.scalar(select(Job.status).where(Job.id == job_id))
+async def status(session: AsyncSession, kinds: Collection[str], job_id: str) -> str | None:
+    """Where the job stands; None where there is none of these kinds."""
+    return await session.scalar(select(Job.status).where(Job.id == job_id, Job.kind.in_(kinds)))
 
 
 async def page(
-    session: AsyncSession, filters: Filters, *, after: str | None, limit: int
+    session: AsyncSession,
+    kinds: Collection[str],
+    filters: Filters,
+    *,
+    after: str | None,
+    limit: int,
 ) -> tuple[list[Job], bool]:
-    """Jobs, newest first, and whether there are more. Results stay in the database.
+    """Jobs of these kinds, newest first, and whether there are more. Results stay in the database.
 
     Raises:
         UnknownCursorError: no job has the id `after`.
     """
-    where = [Job.kind == MERGE]
+    where = [Job.kind.in_(kinds)]
     if filters.status is not None:
         where.append(Job.status == filters.status)
     if filters.name is not None:

@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.interfaces import ORMOption
 
 from evomerge.app.db.errors import UnknownCursorError
-from evomerge.app.db.models import Dataset, Expert, Job, Pool
+from evomerge.app.db.models import Dataset, Expert, Forest, Job, Pool
 
-Named = TypeVar("Named", Expert, Pool, Dataset)
-Dated = TypeVar("Dated", Expert, Pool, Dataset, Job)
+Named = TypeVar("Named", Expert, Pool, Dataset, Forest)
+Dated = TypeVar("Dated", Expert, Pool, Dataset, Forest, Job)
 
 
 async def find(session: AsyncSession, table: type[Named], key: str) -> Named | None:

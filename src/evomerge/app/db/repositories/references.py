@@ -1,4 +1,4 @@
-"""What still refers to the content of experts and datasets, and who may add a reference."""
+"""What still refers to stored content, of experts, datasets and ELMs; who may add a reference."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from sqlalchemy import Text, and_, cast, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from evomerge.app.db.models import Dataset, Expert, Job
+from evomerge.app.db.models import Dataset, Expert, Forest, ForestElm, Job
 from evomerge.app.db.repositories.queue import FINISHED
 
 # Any number that no other advisory lock of this database has.
 _LOCK = 4_072_511_909
+_COLUMNS = (
+    Expert.content_hash,
+    Dataset.content_hash,
+    Forest.seed_hash,
+    ForestElm.content_hash,
+)
 
 
 async def hold(session: AsyncSession, *, alone: bool = False) -> None:
@@ -26,18 +32,22 @@ async def hold(session: AsyncSession, *, alone: bool = False) -> None:
 
 
 async def used(session: AsyncSession, hashes: Sequence[str]) -> set[str]:
-    """Those of the content hashes that an expert, a dataset or a job still needs.
+    """Those of the content hashes that an expert, a dataset, a forest or a job still needs.
 
     A job needs its inputs until it has ended; one whose result is made of the experts themselves
-    (space: output), for ever.
+    (space: output), for ever. A seed that a job trained is that job's result, for ever too.
     """
     found: set[str] = set()
-    for column in (Expert.content_hash, Dataset.content_hash):
+    for column in _COLUMNS:
         found.update(await session.scalars(select(column).where(column.in_(hashes))))
     lasting = and_(Job.status == "succeeded", Job.spec["space"].as_string() == "output")
     needing = or_(Job.status.not_in(FINISHED), lasting)
     for one in set(hashes) - found:
-        query = select(Job.id).where(needing, cast(Job.inputs, Text).contains(one)).limit(1)
+        held = or_(
+            and_(needing, cast(Job.inputs, Text).contains(one)),
+            and_(Job.kind == "train_seed", cast(Job.result, Text).contains(one)),
+        )
+        query = select(Job.id).where(held).limit(1)
         if await session.scalar(query) is not None:
             found.add(one)
     return found
