@@ -83,8 +83,12 @@ def cut(
     return [[shared[line] for line in batch] for batch in batches(sums, candidates, batch_tokens)]
 
 
-def _batch_nll(base: BaseModel, candidates: int, layout: Layout) -> NDArray[np.float64]:
-    """(candidates, rows) float64, from one forward."""
+def token_nll(base: BaseModel, candidates: int, layout: Layout) -> NDArray[np.float64]:
+    """-log p (nats) of each scored token of a batch, (candidates, tokens) float64.
+
+    One forward of `candidates` copies of the batch beside each other; to be called inside
+    `base.running()`.
+    """
 
     def beside_each_other(lines: Tensor) -> Tensor:
         return lines.to(base.device).repeat(candidates, 1)
@@ -93,12 +97,17 @@ def _batch_nll(base: BaseModel, candidates: int, layout: Layout) -> NDArray[np.f
     states = base.hidden(beside_each_other(layout.tokens), positions)
     states = states.view(candidates, -1, states.shape[-1])
     answers = states[:, layout.scored.to(states.device)].flatten(0, 1)
-    nll = _token_nll(base, answers, layout.targets.repeat(candidates))
+    nll = _target_nll(base, answers, layout.targets.repeat(candidates))
+    return nll.reshape(candidates, -1)
+
+
+def _batch_nll(base: BaseModel, candidates: int, layout: Layout) -> NDArray[np.float64]:
+    """(candidates, rows) float64, from one forward."""
     begins = np.cumsum([0, *layout.counts[:-1]])
-    return np.add.reduceat(nll.reshape(candidates, -1), begins, axis=1)
+    return np.add.reduceat(token_nll(base, candidates, layout), begins, axis=1)
 
 
-def _token_nll(base: BaseModel, states: Tensor, targets: Tensor) -> NDArray[np.float64]:
+def _target_nll(base: BaseModel, states: Tensor, targets: Tensor) -> NDArray[np.float64]:
     """-log p of each target, (n,) float64; the vocabulary projection in bounded chunks."""
     size = max(1, _LOGITS_BYTES // (4 * base.projection.out_features))
     found = []

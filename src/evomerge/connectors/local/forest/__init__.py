@@ -1,0 +1,1 @@
+"""Ensembles of a forest's ELMs that run in this process."""
