@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from tests.support.tiny import linear_shapes
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from evomerge.merging.lora import artifact, storing
+from evomerge.merging import storing
+from evomerge.merging.errors import ArtifactWriteError, DiskFullError
+from evomerge.merging.lora import artifact
 from evomerge.merging.lora.adapter import WEIGHTS_FILE, LoraAdapter, read_adapter
 from evomerge.merging.lora.artifact import MergedAdapter, merged_adapter, target_modules
-from evomerge.merging.lora.errors import ArtifactWriteError, DiskFullError
 from evomerge.merging.lora.pool import LoraPool, stack_adapters
 from evomerge.merging.lora.population import Population
 from evomerge.merging.lora.space import Composition, LoraSpace

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from evomerge.merging.errors import DiskFullError
 from evomerge.merging.lora import checkpoint
 from evomerge.merging.lora.adapter import LoraAdapter
 from evomerge.merging.lora.artifact import MergedAdapter, merged_adapter
-from evomerge.merging.lora.errors import CheckpointError, DiskFullError
+from evomerge.merging.lora.errors import CheckpointError
 from evomerge.merging.lora.pool import stack_adapters
 from evomerge.merging.lora.space import LoraSpace
 from evomerge.optimizers.candidate import Candidate

@@ -8,9 +8,10 @@ import pytest
 import torch
 from tests.support.tiny import make_adapter, make_base
 
+from evomerge.merging.errors import LayerGroupsError
 from evomerge.merging.lora.adapter import LoraAdapter
 from evomerge.merging.lora.errors import PoolError
-from evomerge.merging.lora.pool import layer_groups, stack_adapters, stack_folders
+from evomerge.merging.lora.pool import stack_adapters, stack_folders
 
 
 def test_stacks_every_factor_and_pads_with_zeros(adapters: list[LoraAdapter]) -> None:
@@ -56,28 +57,9 @@ def test_experts_do_not_cost_twice_in_memory(adapters: list[LoraAdapter]) -> Non
     assert len(storages) == 2
 
 
-@pytest.mark.parametrize(
-    ("layers", "groups", "expected"),
-    [
-        (4, 1, [0, 0, 0, 0]),
-        (4, 2, [0, 0, 1, 1]),
-        (5, 2, [0, 0, 0, 1, 1]),
-        (3, 3, [0, 1, 2]),
-        (30, 4, [0] * 8 + [1] * 7 + [2] * 8 + [3] * 7),
-    ],
-)
-def test_layers_are_cut_into_contiguous_groups(
-    layers: int, groups: int, expected: list[int]
-) -> None:
-    modules = [f"model.layers.{layer}.mlp.up_proj" for layer in range(layers)]
-    found = layer_groups([*modules, "lm_head"], groups)
-    assert [found[module] for module in modules] == expected
-    assert found["lm_head"] == groups - 1
-
-
 @pytest.mark.parametrize("groups", [0, 4])
 def test_refuses_groups_without_layers(adapters: list[LoraAdapter], groups: int) -> None:
-    with pytest.raises(PoolError, match=f"groups={groups}"):
+    with pytest.raises(LayerGroupsError, match=f"groups={groups}"):
         stack_adapters(adapters, groups=groups)
 
 

@@ -48,7 +48,7 @@ class Engine:
             OverloadedError: too many wait.
             NotPossibleError: torch is not installed.
             JobError: an input has changed since the session began.
-            ConnectorError, LoraError, EvaluationError: an input cannot be read.
+            ConnectorError, MergingError, EvaluationError: an input cannot be read.
         """
         if self._waiting >= self._most:
             raise OverloadedError(

@@ -44,7 +44,7 @@ from evomerge.app.sessions.rights import Rights
 from evomerge.app.worker.errors import JobError
 from evomerge.connectors.base import ConnectorError
 from evomerge.evaluation import EvaluationError
-from evomerge.merging.lora.errors import LoraError
+from evomerge.merging.errors import MergingError
 from evomerge.optimizers import Candidate
 
 logger = logging.getLogger(__name__)
@@ -291,7 +291,7 @@ async def _refusing() -> AsyncIterator[None]:
     """
     try:
         yield
-    except (JobError, ConnectorError, LoraError, EvaluationError) as error:
+    except (JobError, ConnectorError, MergingError, EvaluationError) as error:
         logger.error("a session cannot be scored: %s", error)
         raise ConflictError(
             "the session's pool or data cannot be used any more; open a new session",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.app.worker.workbench import StoredModel
-from evomerge.merging.lora.storing import written_whole
+from evomerge.merging.storing import written_whole
 
 MANIFEST = "manifest.json"
 MODEL_CARD = "README.md"

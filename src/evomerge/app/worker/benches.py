@@ -68,7 +68,7 @@ class LoraBenches:
         Raises:
             JobError: the base is not in this worker's settings, or it or an adapter has changed.
             ConnectorError: the base cannot be loaded.
-            LoraError: an adapter cannot be read.
+            MergingError: an adapter cannot be read.
         """
         # Here, not above: the service must do without torch until a job needs it.
         from evomerge.app.worker.lora_bench import LoraBench
@@ -81,7 +81,7 @@ class LoraBenches:
 
         Raises:
             JobError: an adapter has changed.
-            LoraError: an adapter cannot be read.
+            MergingError: an adapter cannot be read.
         """
         hashes = tuple(expert.content_hash for expert in inputs.experts)
         key = (inputs.base, spec.layer_groups, hashes, str(device))

@@ -24,7 +24,7 @@ from evomerge.app.worker.heartbeat import Heartbeat
 from evomerge.app.worker.ledger import Ledger
 from evomerge.connectors.base import ConnectorError
 from evomerge.evaluation import EvaluationError
-from evomerge.merging.lora.errors import LoraError
+from evomerge.merging.errors import MergingError
 from evomerge.optimizers import OptimizerError
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ _CODES: dict[type[Exception], str] = {
     OptimizerError: "search_failed",
     EvaluationError: "evaluation_failed",
     ConnectorError: "model_failed",
-    LoraError: "merge_failed",
+    MergingError: "merge_failed",
 }
 
 

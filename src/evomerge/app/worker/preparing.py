@@ -43,7 +43,7 @@ class Preparer:
         """The pool of a job.
 
         Raises:
-            JobError, ConnectorError, LoraError: the job cannot be run; says why.
+            JobError, ConnectorError, MergingError: the job cannot be run; says why.
             StoppedError: a stop was asked for.
             LeaseLostError: another worker has the job.
         """

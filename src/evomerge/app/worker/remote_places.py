@@ -47,7 +47,7 @@ class Places:
 
         Raises:
             JobError: an input is not here, or has changed.
-            ConnectorError, LoraError: the base or an adapter cannot be read.
+            ConnectorError, MergingError: the base or an adapter cannot be read.
         """
         spec, remote = order.spec, order.spec.remote
         if remote is None:

@@ -45,7 +45,7 @@ def shelved(
     Raises:
         JobError: the base is not here, it or an adapter has changed, or the folder may not be
             written to.
-        ConnectorError, LoraError: the base or an adapter cannot be read.
+        ConnectorError, MergingError: the base or an adapter cannot be read.
     """
     spec, inputs = order.spec, order.inputs
     base = lora.folder(inputs)

@@ -12,14 +12,15 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from evomerge.merging.layers import layer_of
 from evomerge.merging.lora.adapter import WEIGHTS_FILE, tensor_name
 from evomerge.merging.lora.checkpoint import merge_update
 from evomerge.merging.lora.compress import compress
 from evomerge.merging.lora.config import CONFIG_FILE
-from evomerge.merging.lora.pool import LoraPool, layer_of
+from evomerge.merging.lora.pool import LoraPool
 from evomerge.merging.lora.population import Factors, Population
 from evomerge.merging.lora.space import LoraSpace
-from evomerge.merging.lora.storing import written_whole
+from evomerge.merging.storing import written_whole
 from evomerge.optimizers.candidate import Candidate
 
 

@@ -11,9 +11,10 @@ from typing import Any, BinaryIO
 import torch
 from safetensors import SafetensorError, safe_open
 
-from evomerge.merging.lora.errors import CheckpointError, listed
+from evomerge.merging.errors import listed
+from evomerge.merging.lora.errors import CheckpointError
 from evomerge.merging.lora.population import Population
-from evomerge.merging.lora.storing import copy_file, written_whole
+from evomerge.merging.storing import copy_file, written_whole
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Sequence
 from pathlib import Path
 
+from evomerge.merging.errors import MergingError
 
-class LoraError(Exception):
+
+class LoraError(MergingError):
     """Root of everything that merging/lora raises."""
 
 
@@ -77,35 +77,6 @@ class CheckpointError(LoraError, ValueError):
         self.file = file
 
 
-class ArtifactWriteError(LoraError, OSError):
-    """Writing a merged model failed; nothing of it was left behind.
-
-    Attributes:
-        errno: the system's number, as on every OSError.
-    """
-
-    def __init__(self, folder: Path, cause: OSError) -> None:
-        super().__init__(f"{folder}: {cause.strerror or cause}")
-        self.folder = folder
-        self.errno = cause.errno
-
-    @classmethod
-    def of(cls, folder: Path, cause: OSError) -> ArtifactWriteError:
-        """The error for a cause: `DiskFullError` where that is what happened."""
-        full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
-        return DiskFullError(folder, cause) if full else ArtifactWriteError(folder, cause)
-
-
-class DiskFullError(ArtifactWriteError):
-    """The disk, or the quota, has no room for the merged model."""
-
-
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def listed(names: Sequence[str], limit: int = 3) -> str:
-    """The first few of many names, for a message."""
-    shown = ", ".join(repr(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

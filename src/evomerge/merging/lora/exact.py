@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evomerge.merging.lora.parallel import for_each
 from evomerge.merging.lora.pool import LoraPool, StackedModule
 from evomerge.merging.lora.population import Factors
 from evomerge.merging.lora.sparsify import keep_counts, sparse_copy
+from evomerge.merging.parallel import for_each
 from evomerge.optimizers.candidate import FloatArray
 
 Rows = NDArray[np.int64]

@@ -8,7 +8,6 @@ multiplies by is one matrix (N * r, d), both without a copy. B is stored transpo
 from __future__ import annotations
 
 import math
-import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evomerge.merging.layers import layer_groups
 from evomerge.merging.lora.adapter import LoraAdapter, ModuleShape, read_header
 from evomerge.merging.lora.errors import PoolError
-from evomerge.merging.lora.parallel import for_each
 from evomerge.merging.lora.sparsify import magnitude_ranks, ranks_dtype
-
-_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+from evomerge.merging.parallel import for_each
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +130,8 @@ def stack_folders(
 
     Raises:
         AdapterError: an adapter cannot be read.
-        PoolError: no folder, adapters of different shapes, or more groups than layers.
+        PoolError: no folder, or adapters of different shapes.
+        LayerGroupsError: more groups than layers.
     """
     headers = [read_header(folder) for folder in folders]
     return _stack(
@@ -155,7 +154,8 @@ def stack_adapters(
     """Stack adapters that are in memory already.
 
     Raises:
-        PoolError: none at all, adapters of different shapes, or more groups than layers.
+        PoolError: none at all, or adapters of different shapes.
+        LayerGroupsError: more groups than layers.
     """
     return _stack(
         [adapter.name for adapter in adapters],
@@ -165,31 +165,6 @@ def stack_adapters(
         torch.device(device),
         dtype,
     )
-
-
-def layer_groups(modules: Iterable[str], groups: int) -> dict[str, int]:
-    """Cut the layers into contiguous groups of nearly equal size.
-
-    A module belongs to the group of its layer ("layers.<i>." in its name); one outside of every
-    layer, such as lm_head, to the last group.
-
-    Raises:
-        PoolError: fewer than one group, or more than there are layers.
-    """
-    numbers = {module: layer_of(module) for module in modules}
-    layers = sorted({layer for layer in numbers.values() if layer is not None})
-    if not 1 <= groups <= max(1, len(layers)):
-        raise PoolError("groups", groups, f"must be 1 to {max(1, len(layers))}, one a layer")
-    place = {layer: index * groups // len(layers) for index, layer in enumerate(layers)}
-    return {
-        module: groups - 1 if layer is None else place[layer] for module, layer in numbers.items()
-    }
-
-
-def layer_of(module: str) -> int | None:
-    """The number of the layer that a module is in; None if it is in none."""
-    found = _LAYER.search(module + ".")
-    return int(found.group(1)) if found else None
 
 
 def _stack(

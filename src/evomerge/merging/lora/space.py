@@ -9,10 +9,10 @@ import numpy as np
 
 from evomerge.merging.lora.errors import CandidateError
 from evomerge.merging.lora.exact import ExactComposer
-from evomerge.merging.lora.parallel import for_each
 from evomerge.merging.lora.pool import LoraPool
 from evomerge.merging.lora.population import Factors, Population
 from evomerge.merging.lora.sparsify import keep_counts, sparse_sum
+from evomerge.merging.parallel import for_each
 from evomerge.optimizers.candidate import Candidate, FloatArray
 
 Composition = Literal["factor", "exact"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from evomerge.merging.lora.parallel import for_each
+from evomerge.merging.parallel import for_each
 
 
 @pytest.fixture(params=[1, 3])

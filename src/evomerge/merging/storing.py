@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from evomerge.merging.lora.errors import ArtifactWriteError
+from evomerge.merging.errors import ArtifactWriteError
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def _to_disk(folder: Path) -> None:
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         _sync(path)
     _sync(folder)
 
