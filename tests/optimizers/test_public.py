@@ -17,6 +17,7 @@ PUBLIC = [
     "OpenGeneration",
     "Optimizer",
     "OptimizerError",
+    "ParticleSwarm",
     "ProtocolError",
     "RandomSearch",
     "RecordedEvaluation",

@@ -16,6 +16,7 @@ from evomerge.optimizers import (
     EvoMergingParameters,
     FloatArray,
     Optimizer,
+    ParticleSwarm,
     RandomSearch,
     RecordedEvaluation,
     ScalingParameters,
@@ -147,6 +148,10 @@ def _random(experts: int, groups: int, seed: int) -> Optimizer:
     return RandomSearch(experts, seed=seed, groups=groups, evaluations=110)
 
 
+def _swarm(experts: int, groups: int, seed: int) -> Optimizer:
+    return ParticleSwarm(experts, seed=seed, groups=groups, evaluations=110)
+
+
 FACTORIES: dict[str, Factory] = {
     "paper": _paper,
     "baseline_probe": _baseline_probe,
@@ -156,4 +161,5 @@ FACTORIES: dict[str, Factory] = {
     "diagonal": _diagonal,
     "pairs": _pairs,
     "random": _random,
+    "swarm": _swarm,
 }

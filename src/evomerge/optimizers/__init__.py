@@ -15,6 +15,7 @@ from evomerge.optimizers.parameters import (
     ScalingParameters,
 )
 from evomerge.optimizers.probe import PROBE
+from evomerge.optimizers.pso import ParticleSwarm
 from evomerge.optimizers.random_search import RandomSearch
 from evomerge.optimizers.replay import OpenGeneration, RecordedEvaluation, replay
 
@@ -31,6 +32,7 @@ __all__ = [
     "OpenGeneration",
     "Optimizer",
     "OptimizerError",
+    "ParticleSwarm",
     "ProtocolError",
     "RandomSearch",
     "RecordedEvaluation",
