@@ -29,6 +29,18 @@ class ElmChangedError(EnsembleError):
         self.folder = folder
 
 
+class ElmsTooLargeError(EnsembleError):
+    """ELMs that must be in memory together do not fit; names both sizes."""
+
+    def __init__(self, elms: int, needed: int, limit: int) -> None:
+        super().__init__(
+            f"{elms} ELMs take {needed} bytes together, {limit} are allowed: run fewer of them "
+            "(a static top_k), or allow more"
+        )
+        self.needed = needed
+        self.limit = limit
+
+
 class BrokenElmError(EnsembleError):
     """An ELM gives NaN."""
 
