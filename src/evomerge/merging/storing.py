@@ -30,7 +30,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
             fresh = Path(scratch) / "new"
             fresh.mkdir()
             yield fresh
-            _to_disk(fresh)
+            to_disk(fresh)
             if folder.exists():
                 folder.rename(Path(scratch) / "old")
             fresh.rename(folder)
@@ -44,7 +44,8 @@ def copy_file(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _to_disk(folder: Path) -> None:
+def to_disk(folder: Path) -> None:
+    """Return once a folder and everything in it is on the disk."""
     for path in folder.rglob("*"):
         _sync(path)
     _sync(folder)

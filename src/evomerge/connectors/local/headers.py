@@ -16,7 +16,7 @@ _MAX_HEADER = 100 * 2**20  # the format's own limit
 # Tables of vectors and the vocabulary projection: two-dimensional, but nothing to adapt.
 _TABLES = frozenset({"wte", "wpe", "shared", "lm_head", "embed_out"})
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def linear_shapes(folder: Path) -> dict[str, tuple[int, int]]:
@@ -60,7 +60,7 @@ def model_files(folder: Path) -> list[Path]:
     Raises:
         BaseFolderError: as for `weight_files`.
     """
-    others = [folder / name for name in ("config.json", *_TOKENIZER)]
+    others = [folder / name for name in ("config.json", *TOKENIZER_FILES)]
     return sorted([*(path for path in others if path.is_file()), *weight_files(folder)])
 
 
