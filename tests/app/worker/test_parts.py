@@ -148,6 +148,7 @@ def test_every_method_scores_each_expert_alone_first() -> None:
         {"name": "evo-merging", "preset": "paper"},
         {"name": "cma", "scaling": scaling},
         {"name": "random", "evaluations": 40},
+        {"name": "pso", "evaluations": 40},
     ):
         spec = MergeJobSpec.model_validate({**SPEC, "method": method})
         optimizer = build_optimizer(spec, 3)

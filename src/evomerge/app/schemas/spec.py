@@ -188,16 +188,27 @@ class CmaMethod(_Population):
     scaling: ScalingStage = Field(default_factory=ScalingStage)
 
 
-class RandomMethod(Body):
-    """Random search over beta, uniform in its bounds."""
-
-    name: Literal["random"] = "random"
-    population: int | None = Field(None, ge=2, le=10_000)
+class _Boxed(Body):
+    population: int | None = Field(None, ge=2, le=10_000, description="By default 20.")
     evaluations: int = Field(800, ge=1, le=1_000_000)
     bounds: Bounds = Bounds(low=-1.5, high=1.5)
 
 
-Method = Annotated[EvoMergingMethod | CmaMethod | RandomMethod, Field(discriminator="name")]
+class RandomMethod(_Boxed):
+    """Random search over beta, uniform in its bounds."""
+
+    name: Literal["random"] = "random"
+
+
+class PsoMethod(_Boxed):
+    """Particle swarm over beta, begun at the experts alone and their average."""
+
+    name: Literal["pso"] = "pso"
+
+
+Method = Annotated[
+    EvoMergingMethod | CmaMethod | RandomMethod | PsoMethod, Field(discriminator="name")
+]
 
 
 class Budget(Body):

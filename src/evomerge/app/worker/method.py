@@ -9,6 +9,7 @@ from evomerge.app.schemas.spec import (
     DenoisingStage,
     EvoMergingMethod,
     MergeJobSpec,
+    PsoMethod,
     ScalingStage,
 )
 from evomerge.optimizers import (
@@ -18,6 +19,7 @@ from evomerge.optimizers import (
     EvoMergingParameters,
     FloatArray,
     Optimizer,
+    ParticleSwarm,
     RandomSearch,
     ScalingParameters,
 )
@@ -61,7 +63,8 @@ def build_optimizer(
             probe=True,
             starts=starts,
         )
-    return RandomSearch(
+    search = ParticleSwarm if isinstance(method, PsoMethod) else RandomSearch
+    return search(
         experts,
         seed=spec.seed,
         groups=spec.layer_groups,
