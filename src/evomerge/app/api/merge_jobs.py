@@ -1,11 +1,10 @@
-"""/v1/merge_jobs: creating, finding, stopping."""
+"""/v1/merge_jobs."""
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from evomerge.app.api.dependencies import (
@@ -17,26 +16,41 @@ from evomerge.app.api.dependencies import (
     answered,
     ticket,
 )
-from evomerge.app.api.responses import CONFLICT, NOT_FOUND, REFUSED
-from evomerge.app.db.repositories.jobs import Filters
-from evomerge.app.errors import InvalidRequestError
-from evomerge.app.schemas.base import Name
-from evomerge.app.schemas.merge_jobs import MergeJob, MergeJobPage, Status
+from evomerge.app.api.job_events import add_events
+from evomerge.app.api.job_files import add_files
+from evomerge.app.api.job_routes import METADATA_PARAMETER, FiltersDep, Shown, add_commands
+from evomerge.app.api.responses import NOT_FOUND, REFUSED
+from evomerge.app.schemas.merge_jobs import (
+    Artifact,
+    ArtifactPage,
+    Estimate,
+    MergeJob,
+    MergeJobEvaluationPage,
+    MergeJobEventPage,
+    MergeJobPage,
+    MergeJobResult,
+)
 from evomerge.app.schemas.spec import MergeJobSpec
-from evomerge.app.services import merge_jobs
+from evomerge.app.services import job_log, merge_jobs
+from evomerge.app.services.estimate import estimate
 
 router = APIRouter(prefix="/v1/merge_jobs", tags=["merge jobs"])
 
-_METADATA = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
-_METADATA_PARAMETER = {
-    "name": "metadata",
-    "in": "query",
-    "style": "deepObject",
-    "explode": True,
-    "required": False,
-    "description": "Only jobs with these pairs, as metadata[key]=value.",
-    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
-}
+SHOWN = Shown(
+    family=merge_jobs.JOBS,
+    noun="merge_job",
+    job=MergeJob,
+    event_page=MergeJobEventPage,
+    artifact=Artifact,
+    artifact_page=ArtifactPage,
+    result=MergeJobResult,
+    about={
+        "cancel": "End a job for good; what it has scored stays readable.",
+        "resume": "Queue a paused or failed job again; nothing that was scored is scored again.",
+        "result": "What a job found, with its proof on held-out data; 409 while there is none.",
+        "artifacts": "The files of the merged model, its manifest and its model card.",
+    },
+)
 
 
 @router.post(
@@ -57,50 +71,46 @@ async def create_merge_job(
     return answered(await merge_jobs.create(context, spec, asked))
 
 
-async def _metadata(request: Request) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if match := _METADATA.fullmatch(name):
-            if set(match[1]) & set('"\\\x00') or "\x00" in value:
-                raise InvalidRequestError(
-                    f"{name!r}: quotes, backslashes and NUL cannot be looked for", param="metadata"
-                )
-            pairs[match[1]] = value
-    return pairs
-
-
-@router.get("", operation_id="list_merge_jobs", openapi_extra={"parameters": [_METADATA_PARAMETER]})
+@router.get("", operation_id="list_merge_jobs", openapi_extra={"parameters": [METADATA_PARAMETER]})
 async def list_merge_jobs(
-    context: ContextDep,
-    metadata: Annotated[dict[str, str], Depends(_metadata)],
-    limit: Limit = 20,
-    after: After = None,
-    status: Annotated[Status | None, Query(description="Only jobs in this state.")] = None,
-    name: Annotated[Name | None, Query(description="Only jobs of this name.")] = None,
+    context: ContextDep, filters: FiltersDep, limit: Limit = 20, after: After = None
 ) -> MergeJobPage:
     """Jobs, newest first."""
-    return await merge_jobs.page(context, Filters(status, name, metadata), after, limit)
+    found, more = await merge_jobs.JOBS.page(context, filters, after, limit)
+    return MergeJobPage(data=found, has_more=more)
 
 
-@router.get("/{job_id}", operation_id="get_merge_job", responses=NOT_FOUND)
-async def get_merge_job(context: ContextDep, job_id: JobId) -> MergeJob:
-    """One job, with its progress."""
-    return await merge_jobs.get(context, job_id)
+add_commands(router, SHOWN)
 
 
-@router.post("/{job_id}/cancel", operation_id="cancel_merge_job", responses=NOT_FOUND | CONFLICT)
-async def cancel_merge_job(context: ContextDep, job_id: JobId) -> MergeJob:
-    """End a job for good; what it has scored stays readable."""
-    return await merge_jobs.stop(context, job_id, "cancel")
+@router.post("/estimate", operation_id="estimate_merge_job", responses=REFUSED)
+async def estimate_merge_job(spec: MergeJobSpec, context: ContextDep) -> Estimate:
+    """What a job would cost at most: a dry run, which creates and spends nothing."""
+    return await estimate(context, spec)
 
 
-@router.post("/{job_id}/pause", operation_id="pause_merge_job", responses=NOT_FOUND | CONFLICT)
-async def pause_merge_job(context: ContextDep, job_id: JobId) -> MergeJob:
-    """Stop a job soon and keep its place."""
-    return await merge_jobs.stop(context, job_id, "pause")
+add_events(router, SHOWN)
 
 
-@router.post("/{job_id}/resume", operation_id="resume_merge_job", responses=NOT_FOUND | CONFLICT)
-async def resume_merge_job(context: ContextDep, job_id: JobId) -> MergeJob:
-    """Queue a paused or failed job again; nothing that was scored is scored again."""
-    return await merge_jobs.resume(context, job_id)
+@router.get("/{job_id}/evaluations", operation_id="list_merge_job_evaluations", responses=NOT_FOUND)
+async def list_merge_job_evaluations(
+    context: ContextDep,
+    job_id: JobId,
+    limit: Limit = 20,
+    after: Annotated[
+        str | None, Query(max_length=32, description="Behind this id, the last one before.")
+    ] = None,
+    stage: Annotated[
+        str | None,
+        Query(
+            max_length=32,
+            pattern=r"^[a-z_]+$",
+            description="Only this stage: probe, denoising, scaling, random or held_out.",
+        ),
+    ] = None,
+) -> MergeJobEvaluationPage:
+    """Scored candidates in the order of the search; those of the proof come last."""
+    return await job_log.evaluation_page(context, job_id, stage, after, limit)
+
+
+add_files(router, SHOWN)

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from evomerge.app.schemas import examples
 from evomerge.app.schemas.base import Page, Resource
+from evomerge.app.schemas.jobs import AnyJob, AnyJobEvent, example, page_example
 from evomerge.app.schemas.result import ArtifactResult, JobResult
 from evomerge.app.schemas.spec import MergeJobSpec
-
-Status = Literal[
-    "queued",
-    "running",
-    "pausing",
-    "paused",
-    "cancelling",
-    "succeeded",
-    "failed",
-    "cancelled",
-]
 
 _JOB_EXAMPLE = examples.merge_job(
     MergeJobSpec.model_validate(examples.MERGE_JOB_SPECS[0]).model_dump(mode="json")
 )
-
-
-def _example(body: dict[str, Any]) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [body]})
-
-
-def _page_example(one: dict[str, Any]) -> ConfigDict:
-    return _example({"object": "list", "data": [one], "has_more": False})
 
 
 class ResolvedExpert(Resource):
@@ -65,77 +47,53 @@ class ResolvedInputs(Resource):
     datasets: list[ResolvedDataset]
 
 
-class JobFailure(Resource):
-    """Why a job failed."""
-
-    code: str
-    message: str
-    param: str | None = None
-
-
-class MergeJob(Resource):
+class MergeJob(AnyJob):
     """One search."""
 
-    model_config = _example(_JOB_EXAMPLE)
+    model_config = example(_JOB_EXAMPLE)
 
-    id: str
     object: Literal["merge_job"] = "merge_job"
-    name: str | None
-    status: Status
     spec: MergeJobSpec = Field(description="With every default written out.")
     inputs: ResolvedInputs
     progress: dict[str, Any] = Field(
         description="stage, generation, evaluations, planned_evaluations, best_loss, tokens, "
         "tokens_per_second and eta_seconds; empty before the job has begun."
     )
-    error: JobFailure | None
-    metadata: dict[str, str]
-    attempts: int = Field(description="How often a worker has taken it up.")
-    seconds_used: float = Field(description="Running time, over all attempts.")
-    created_at: float
-    started_at: float | None
-    finished_at: float | None
 
 
 class MergeJobPage(Page[MergeJob]):
     """Some jobs, newest first."""
 
-    model_config = _page_example(_JOB_EXAMPLE)
+    model_config = page_example(_JOB_EXAMPLE)
 
 
 class MergeJobResult(JobResult):
     """What a job found, with its proof."""
 
-    model_config = _example(examples.RESULT)
+    model_config = example(examples.RESULT)
 
     object: Literal["merge_job.result"] = "merge_job.result"
     merge_job_id: str
 
 
-class MergeJobEvent(Resource):
+class MergeJobEvent(AnyJobEvent):
     """One line of a job's history."""
 
-    model_config = _example(examples.EVENT)
+    model_config = example(examples.EVENT)
 
-    id: str
     object: Literal["merge_job.event"] = "merge_job.event"
-    created_at: float
-    level: Literal["info", "warn", "error"]
-    type: Literal["message", "metrics"]
-    message: str
-    data: dict[str, Any]
 
 
 class MergeJobEventPage(Page[MergeJobEvent]):
     """Some events, oldest first."""
 
-    model_config = _page_example(examples.EVENT)
+    model_config = page_example(examples.EVENT)
 
 
 class MergeJobEvaluation(Resource):
     """One scored candidate."""
 
-    model_config = _example(examples.EVALUATION)
+    model_config = example(examples.EVALUATION)
 
     id: str
     object: Literal["merge_job.evaluation"] = "merge_job.evaluation"
@@ -153,13 +111,13 @@ class MergeJobEvaluation(Resource):
 class MergeJobEvaluationPage(Page[MergeJobEvaluation]):
     """Some evaluations, in the order of the search."""
 
-    model_config = _page_example(examples.EVALUATION)
+    model_config = page_example(examples.EVALUATION)
 
 
 class Artifact(ArtifactResult):
     """One file that a job made."""
 
-    model_config = _example(examples.ARTIFACT)
+    model_config = example(examples.ARTIFACT)
 
     object: Literal["merge_job.artifact"] = "merge_job.artifact"
 
@@ -167,13 +125,13 @@ class Artifact(ArtifactResult):
 class ArtifactPage(Page[Artifact]):
     """Every file that a job made."""
 
-    model_config = _page_example(examples.ARTIFACT)
+    model_config = page_example(examples.ARTIFACT)
 
 
 class Estimate(Resource):
     """What a job would cost at most. Nothing is created."""
 
-    model_config = _example(examples.ESTIMATE)
+    model_config = example(examples.ESTIMATE)
 
     object: Literal["merge_job.estimate"] = "merge_job.estimate"
     experts: int

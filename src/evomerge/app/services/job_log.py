@@ -14,33 +14,32 @@ from evomerge.app.db.repositories.evaluations import Key
 from evomerge.app.db.repositories.queue import FINISHED
 from evomerge.app.db.retry import is_away
 from evomerge.app.errors import InvalidRequestError, NotFoundError
-from evomerge.app.schemas.merge_jobs import (
-    MergeJobEvaluation,
-    MergeJobEvaluationPage,
-    MergeJobEvent,
-    MergeJobEventPage,
-)
+from evomerge.app.schemas.merge_jobs import MergeJobEvaluation, MergeJobEvaluationPage
 from evomerge.app.services.context import Context
+from evomerge.app.services.jobs import E, Family, J, R
+from evomerge.app.services.merge_jobs import JOBS
 
 _PAGE = 100
 
 
-async def event_page(context: Context, job_id: str, after: int, limit: int) -> MergeJobEventPage:
-    """Events behind the id `after`, oldest first.
+async def event_page(
+    context: Context, family: Family[J, E, R], job_id: str, after: int, limit: int
+) -> tuple[list[E], bool]:
+    """Events behind the id `after`, oldest first; whether there are more.
 
     Raises:
         NotFoundError: no such job.
     """
     async with context.database.read() as session:
-        if await jobs.status(session, job_id) is None:
-            raise NotFoundError("merge job", job_id)
+        if await jobs.status(session, family.kinds, job_id) is None:
+            raise NotFoundError(family.what, job_id)
         rows = await events.page(session, job_id, after=after, limit=limit + 1)
-    return MergeJobEventPage(data=[_event(row) for row in rows[:limit]], has_more=len(rows) > limit)
+    return [_event(family.event, row) for row in rows[:limit]], len(rows) > limit
 
 
 async def event_stream(
-    context: Context, job_id: str, after: int
-) -> AsyncIterator[MergeJobEvent | None]:
+    context: Context, family: Family[J, E, R], job_id: str, after: int
+) -> AsyncIterator[E | None]:
     """Events behind the id `after` as they happen, until the job has ended; None in silence.
 
     The database may be away for a while: the stream then waits.
@@ -51,14 +50,14 @@ async def event_stream(
         try:
             async with context.database.read() as session:
                 # The status first: what ended the job wrote its last events with it.
-                status = await jobs.status(session, job_id)
+                status = await jobs.status(session, family.kinds, job_id)
                 rows = await events.page(session, job_id, after=after, limit=_PAGE)
         except (DBAPIError, PoolTimeoutError) as error:
             if not is_away(error):
                 raise
             status, rows = "unknown", []
         for row in rows:
-            yield _event(row)
+            yield _event(family.event, row)
             after, spoke = row.id, clock()
         if len(rows) == _PAGE:
             continue
@@ -81,16 +80,16 @@ async def evaluation_page(
     """
     key = None if after is None else _key(after)
     async with context.database.read() as session:
-        if await jobs.status(session, job_id) is None:
-            raise NotFoundError("merge job", job_id)
+        if await jobs.status(session, JOBS.kinds, job_id) is None:
+            raise NotFoundError(JOBS.what, job_id)
         rows = await evaluations.page(session, job_id, stage=stage, after=key, limit=limit + 1)
     return MergeJobEvaluationPage(
         data=[_evaluation(row) for row in rows[:limit]], has_more=len(rows) > limit
     )
 
 
-def _event(row: Event) -> MergeJobEvent:
-    return MergeJobEvent(
+def _event(kind: type[E], row: Event) -> E:
+    return kind(
         id=str(row.id),
         created_at=row.created_at,
         level=row.level,

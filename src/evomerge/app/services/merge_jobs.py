@@ -1,4 +1,4 @@
-"""Merge jobs: created with everything they refer to fixed, listed, stopped and resumed."""
+"""Merge jobs: created with everything they refer to fixed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from evomerge.app.db.errors import JobNotFoundError, JobStateError
 from evomerge.app.db.models import Dataset, Expert, Job, Pool
-from evomerge.app.db.repositories import jobs, pools, queue, references
-from evomerge.app.db.repositories.jobs import Filters
+from evomerge.app.db.repositories import jobs, pools, references
 from evomerge.app.db.repositories.lookup import find
-from evomerge.app.db.repositories.queue import StopRequest
-from evomerge.app.errors import ConflictError, InvalidRequestError, NotFoundError
+from evomerge.app.errors import ConflictError, InvalidRequestError
 from evomerge.app.schemas.inputs import DatasetInput, ExpertInput, JobInputs
-from evomerge.app.schemas.merge_jobs import MergeJob, MergeJobPage, ResolvedInputs
+from evomerge.app.schemas.merge_jobs import (
+    MergeJob,
+    MergeJobEvent,
+    MergeJobResult,
+    ResolvedInputs,
+)
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.services.context import Context
 from evomerge.app.services.datasets import first_example
 from evomerge.app.services.inspection import UninspectedError
+from evomerge.app.services.jobs import Family
 from evomerge.app.services.once import Answer, Make, Ticket, once
 from evomerge.app.services.references import find_datasets, find_experts
 from evomerge.app.services.remote import (
@@ -67,6 +70,7 @@ def creation(context: Context, spec: MergeJobSpec) -> Make:
         inputs = context.inspection.passed(spec, found)
         row = await jobs.add(
             session,
+            kind=jobs.MERGE,
             name=spec.name,
             spec=spec.model_dump(mode="json"),
             inputs=inputs.model_dump(mode="json"),
@@ -104,69 +108,6 @@ async def resolve(session: AsyncSession, spec: MergeJobSpec, max_experts: int) -
     )
 
 
-async def get(context: Context, job_id: str) -> MergeJob:
-    """A job by its id.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    return resource(await find_row(context, job_id))
-
-
-async def find_row(context: Context, job_id: str) -> Job:
-    """A job's row.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    async with context.database.read() as session:
-        row = await jobs.find(session, job_id)
-    if row is None:
-        raise NotFoundError("merge job", job_id)
-    return row
-
-
-async def page(context: Context, filters: Filters, after: str | None, limit: int) -> MergeJobPage:
-    """Jobs, newest first."""
-    async with context.database.read() as session:
-        rows, more = await jobs.page(session, filters, after=after, limit=limit)
-    return MergeJobPage(data=[resource(row) for row in rows], has_more=more)
-
-
-async def stop(context: Context, job_id: str, wanted: StopRequest) -> MergeJob:
-    """Ask a job to pause or to end.
-
-    Raises:
-        NotFoundError: there is none.
-        ConflictError: it has ended, or is being cancelled and cannot pause.
-    """
-    try:
-        async with context.database.write() as session:
-            await queue.request_stop(session, job_id, wanted)
-            return await _now(session, job_id)
-    except JobNotFoundError as error:
-        raise NotFoundError("merge job", job_id) from error
-    except JobStateError as error:
-        raise ConflictError(str(error), code="job_state") from error
-
-
-async def resume(context: Context, job_id: str) -> MergeJob:
-    """Queue a paused or failed job again.
-
-    Raises:
-        NotFoundError: there is none.
-        ConflictError: it is neither paused nor failed.
-    """
-    try:
-        async with context.database.write() as session:
-            await queue.resume(session, job_id)
-            return await _now(session, job_id)
-    except JobNotFoundError as error:
-        raise NotFoundError("merge job", job_id) from error
-    except JobStateError as error:
-        raise ConflictError(str(error), code="job_state") from error
-
-
 def resource(row: Job) -> MergeJob:
     """A row as clients see it."""
     return MergeJob(
@@ -186,11 +127,14 @@ def resource(row: Job) -> MergeJob:
     )
 
 
-async def _now(session: AsyncSession, job_id: str) -> MergeJob:
-    row = await jobs.find(session, job_id)
-    if row is None:
-        raise JobNotFoundError(job_id)
-    return resource(row)
+def outcome(row: Job) -> MergeJobResult:
+    """The result of a job that has one, as clients see it."""
+    return MergeJobResult.model_validate({**(row.result or {}), "merge_job_id": row.id})
+
+
+JOBS: Family[MergeJob, MergeJobEvent, MergeJobResult] = Family(
+    "merge job", (jobs.MERGE,), resource, MergeJobEvent, outcome
+)
 
 
 async def _experts(

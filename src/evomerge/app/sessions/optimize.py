@@ -69,6 +69,7 @@ async def _queue(service: Sessions, session_id: str, spec: MergeJobSpec, inputs:
     async with service.context.database.write() as session:
         row: Any = await jobs.add(
             session,
+            kind=jobs.MERGE,
             name=spec.name,
             spec=spec.model_dump(mode="json"),
             inputs=inputs.model_dump(mode="json"),
@@ -83,7 +84,7 @@ async def _ended(service: Sessions, job_id: str, gone: Callable[[], Awaitable[bo
     deadline = time.monotonic() + settings.shared_seconds
     while True:
         async with service.context.database.read() as session:
-            job = await jobs.find(session, job_id)
+            job = await jobs.find(session, (jobs.MERGE,), job_id)
         if job is None or job.status in FINISHED:
             if job is None:
                 raise ConflictError("the search has gone", code="search_failed")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import ColumnElement, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
@@ -85,7 +85,7 @@ async def page(
     Raises:
         UnknownCursorError: no job has the id `after`.
     """
-    where = [Job.kind.in_(kinds)]
+    where: list[ColumnElement[bool]] = [Job.kind.in_(kinds)]
     if filters.status is not None:
         where.append(Job.status == filters.status)
     if filters.name is not None:
