@@ -39,6 +39,13 @@ import evomerge
 # What computes, imported when a job runs; and alembic's own, which only alembic can import.
 LATE = (
     "evomerge.merging.lora",
+    "evomerge.merging.checkpoint.average",
+    "evomerge.merging.checkpoint.kernels",
+    "evomerge.merging.checkpoint.merge",
+    "evomerge.merging.checkpoint.space",
+    "evomerge.merging.checkpoint.sparse",
+    "evomerge.merging.checkpoint.tensors",
+    "evomerge.merging.checkpoint.writing",
     "evomerge.connectors.local",
     "evomerge.app.worker.lora_bench",
     "evomerge.app.worker.remote_shelf",

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from evomerge.merging.checkpoint.errors import CheckpointError
 from evomerge.merging.errors import DiskFullError
 from evomerge.merging.lora import checkpoint
 from evomerge.merging.lora.adapter import LoraAdapter
 from evomerge.merging.lora.artifact import MergedAdapter, merged_adapter
-from evomerge.merging.lora.errors import CheckpointError
 from evomerge.merging.lora.pool import stack_adapters
 from evomerge.merging.lora.space import LoraSpace
 from evomerge.optimizers.candidate import Candidate
@@ -136,9 +136,10 @@ def test_names_an_index_that_is_none(
         merged.merge_into_checkpoint(copy, tmp_path / "out")
 
 
-def test_names_a_folder_without_weights(tmp_path: Path, merged: MergedAdapter) -> None:
+def test_names_a_folder_without_weights(copy: Path, tmp_path: Path, merged: MergedAdapter) -> None:
+    (copy / "model.safetensors").rename(copy / "other.safetensors")
     with pytest.raises(CheckpointError, match=r"neither model\.safetensors"):
-        merged.merge_into_checkpoint(tmp_path, tmp_path / "out")
+        merged.merge_into_checkpoint(copy, tmp_path / "out")
 
 
 def test_a_full_disk_leaves_nothing(

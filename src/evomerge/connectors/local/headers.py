@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from evomerge.connectors.local.errors import BaseFolderError
+from evomerge.merging.checkpoint import files
+from evomerge.merging.checkpoint.errors import CheckpointError
 
-_LENGTH = struct.Struct("<Q")
-_MAX_HEADER = 100 * 2**20  # the format's own limit
 # Tables of vectors and the vocabulary projection: two-dimensional, but nothing to adapt.
 _TABLES = frozenset({"wte", "wpe", "shared", "lm_head", "embed_out"})
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def linear_shapes(folder: Path) -> dict[str, tuple[int, int]]:
@@ -46,12 +42,8 @@ def content_hash(folder: Path) -> str:
     Raises:
         BaseFolderError: as for `weight_files`.
     """
-    whole = hashlib.sha256()
-    for path in model_files(folder):
-        with path.open("rb") as file:
-            part = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{path.name}\0{part}\n".encode())
-    return whole.hexdigest()
+    with _as_base(folder):
+        return files.content_hash(folder)
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -60,8 +52,8 @@ def model_files(folder: Path) -> list[Path]:
     Raises:
         BaseFolderError: as for `weight_files`.
     """
-    others = [folder / name for name in ("config.json", *TOKENIZER_FILES)]
-    return sorted([*(path for path in others if path.is_file()), *weight_files(folder)])
+    with _as_base(folder):
+        return files.model_files(folder)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -70,14 +62,8 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         BaseFolderError: no such folder, no config.json, or no safetensors file.
     """
-    if not (folder / "config.json").is_file():
-        raise BaseFolderError(folder, "no config.json there")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickles = next(_pickles(folder), None)
-        found = f"{pickles.name} is a pickle and is never loaded; " if pickles else ""
-        raise BaseFolderError(folder, f"{found}weights must be *.safetensors")
-    return files
+    with _as_base(folder):
+        return files.weight_files(folder)
 
 
 def tensor_headers(file: Path) -> dict[str, dict[str, Any]]:
@@ -86,26 +72,19 @@ def tensor_headers(file: Path) -> dict[str, dict[str, Any]]:
     Raises:
         BaseFolderError: the file does not begin with a safetensors header.
     """
-    with file.open("rb") as stream:
-        start = stream.read(_LENGTH.size)
-        length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else _MAX_HEADER + 1
-        if length > min(_MAX_HEADER, file.stat().st_size):
-            raise BaseFolderError(file.parent, f"{file.name} has no safetensors header")
-        try:
-            header = json.loads(stream.read(length))
-        except ValueError as error:
-            raise BaseFolderError(file.parent, f"{file.name}: damaged header") from error
-    if not isinstance(header, dict):
-        raise BaseFolderError(file.parent, f"{file.name}: damaged header")
-    header.pop("__metadata__", None)
-    return header
+    with _as_base(file.parent):
+        return files.read_header(file)[0]
+
+
+@contextmanager
+def _as_base(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError as error:
+        about = "" if error.file == folder else f"{error.file.name} "
+        raise BaseFolderError(folder, about + error.reason) from error
 
 
 def _is_table(module: str) -> bool:
     last = module.rpartition(".")[2]
     return last in _TABLES or "embed" in last
-
-
-def _pickles(folder: Path) -> Iterator[Path]:
-    for pattern in _PICKLES:
-        yield from sorted(folder.glob(pattern))

@@ -34,7 +34,7 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _LENGTH = struct.Struct("<Q")
 _MAX_HEADER = 100 * 2**20  # the format's own limit
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 # What belongs to a model beside its weights: configuration, tokenizer, templates.
 _COMPANIONS = frozenset({".json", ".txt", ".model", ".jinja", ".spm"})
 # What tells of one checkpoint alone, and is not true of another made of it.
@@ -155,7 +155,7 @@ def model_files(folder: Path) -> list[Path]:
     Raises:
         CheckpointError: as for `weight_files`.
     """
-    others = [folder / name for name in (CONFIG_FILE, *_TOKENIZER)]
+    others = [folder / name for name in (CONFIG_FILE, *TOKENIZER_FILES)]
     return sorted([*(path for path in others if path.is_file()), *weight_files(folder)])
 
 
@@ -175,17 +175,12 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def tensor_headers(file: Path) -> dict[str, dict[str, Any]]:
-    """dtype, shape and offsets of every tensor of one safetensors file, by name.
+def read_header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """The header of a safetensors file by tensor name, without its metadata, and its length.
 
     Raises:
-        CheckpointError: the file does not begin with a safetensors header.
+        CheckpointError: the file does not begin with such a header.
     """
-    return read_header(file)[0]
-
-
-def read_header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """The header of a safetensors file without its metadata, and where the data begins."""
     with file.open("rb") as stream:
         start = stream.read(_LENGTH.size)
         length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else _MAX_HEADER + 1

@@ -69,14 +69,6 @@ class CandidateError(LoraError, ValueError):
         self.field = field
 
 
-class CheckpointError(LoraError, ValueError):
-    """A base checkpoint cannot be merged into; names the file."""
-
-    def __init__(self, file: Path, reason: str) -> None:
-        super().__init__(f"{file}: {reason}")
-        self.file = file
-
-
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
