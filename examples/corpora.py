@@ -67,13 +67,14 @@ def characters() -> Iterator[str]:
 
 def cython() -> Iterator[str]:
     """Cython sources in installed packages, half Python and half C."""
-    return read(path for kind in ("pyx", "pxd", "pxi") for path in _installed(f"*.{kind}"))
+    return read(path for kind in ("pyx", "pxd", "pxi") for path in _installed(f".{kind}"))
 
 
 def docstrings() -> Iterator[str]:
     """What the packages for arrays and for graphs say about their functions."""
     for package in ("numpy", "networkx"):
-        for text in read(sorted((PACKAGES / package).rglob("*.py"))):
+        files = sorted((PACKAGES / package).rglob("*.py"))
+        for text in read(path for path in files if "tests" not in path.parts):
             yield from _docstrings(text)
 
 
@@ -121,8 +122,11 @@ def gather(folder: Path, characters: int = CHARACTERS) -> dict[str, Gathered]:
     }
 
 
-def _installed(pattern: str) -> list[Path]:
-    return sorted(path for path in PACKAGES.rglob(pattern) if "tests" not in path.parts)
+def _installed(ending: str) -> list[Path]:
+    """Files that packages brought, by how their names end."""
+    records = (text.splitlines() for text in read(sorted(PACKAGES.glob("*.dist-info/RECORD"))))
+    names = sorted({line.partition(",")[0] for lines in records for line in lines})
+    return [PACKAGES / name for name in names if name.endswith(ending) and "/tests/" not in name]
 
 
 def _docstrings(source: str) -> Iterator[str]:
