@@ -97,8 +97,7 @@ class Outgoing:
     content: bytes | None
     tokens: int
     scheme: Scheme
-    # May hold the key: not to be shown.
-    headers: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str]
 
 
 @dataclass
@@ -204,21 +203,26 @@ class Caller:
             raise self._lost(call, str(error), may_have_cost=False) from None
         secret = self._secret(call, way.origin, addresses)
         credential = sent.scheme(secret) if secret is not None else {}
-        keyed = replace(sent, headers={**sent.headers, **credential})
+        headers = {**sent.headers, **credential}
         async with way.gate.passed(sent.tokens):
             if call.on_attempt is not None:
                 await call.on_attempt()
             call.requests += 1
-            reply = await self._exchange(call, way, addresses, keyed)
+            reply = await self._exchange(call, way, addresses, sent, headers)
         return self._clean(reply, secret)
 
     async def _exchange(
-        self, call: Call, way: Way, addresses: tuple[str, ...], sent: Outgoing
+        self,
+        call: Call,
+        way: Way,
+        addresses: tuple[str, ...],
+        sent: Outgoing,
+        headers: Mapping[str, str],
     ) -> Reply:
         seconds = way.limits.deadline_seconds
         try:
             async with asyncio.timeout(seconds):
-                return await self._first(way, addresses, sent)
+                return await self._first(way, addresses, sent, headers)
         except TimeoutError:
             reason = f"no whole answer within {seconds:g} s"
             raise self._lost(call, reason, may_have_cost=True) from None
@@ -229,25 +233,29 @@ class Caller:
         except BadAnswerError as error:
             raise self._unusable(call, str(error)) from None
 
-    async def _first(self, way: Way, addresses: tuple[str, ...], sent: Outgoing) -> Reply:
+    async def _first(
+        self, way: Way, addresses: tuple[str, ...], sent: Outgoing, headers: Mapping[str, str]
+    ) -> Reply:
         """The answer of the first address that can be connected to."""
         for address in addresses[:-1]:
             try:
-                return await self._at(way, address, sent)
+                return await self._at(way, address, sent, headers)
             except NotConnectedError:
                 continue
         try:
-            return await self._at(way, addresses[-1], sent)
+            return await self._at(way, addresses[-1], sent, headers)
         except NotConnectedError:
             self.hosts.forget(way.origin)
             raise
 
-    async def _at(self, way: Way, address: str, sent: Outgoing) -> Reply:
+    async def _at(
+        self, way: Way, address: str, sent: Outgoing, headers: Mapping[str, str]
+    ) -> Reply:
         origin = way.origin
         return await way.wire.send(
             sent.method,
             Target(origin.scheme, address, origin.port, sent.path, origin.host, origin.authority),
-            headers=sent.headers,
+            headers=headers,
             content=sent.content,
             timeouts=way.limits.timeouts,
         )

@@ -126,20 +126,26 @@ class HostPolicy:
         except ValueError:
             return f"{address!r} is not an address"
         for one in _meanings(seen):
-            if not (self._is_allowed(one) or _is_public(one)):
+            if not (self.is_allowed(one) or _is_public(one)):
                 return f"address {address} is not public and in no allowed network"
         return None
 
     def is_public(self, address: str) -> bool:
         """Whether the way to an address leaves the allowed networks."""
-        return not all(map(self._is_allowed, _meanings(ip_address(address))))
+        return _is_outside(self, address)
 
-    def _is_allowed(self, address: Address) -> bool:
+    def is_allowed(self, address: Address) -> bool:
+        """Whether it is in one of the allowed networks."""
         link_local = any(address in network for network in LINK_LOCAL)
         return any(
             address in network and (not link_local or _inside_link_local(network))
             for network in self.networks
         )
+
+
+@lru_cache(maxsize=1024)
+def _is_outside(policy: HostPolicy, address: str) -> bool:
+    return not all(map(policy.is_allowed, _meanings(ip_address(address))))
 
 
 @dataclass
@@ -167,14 +173,21 @@ class Hosts:
             HostRefusedError: the name or one of its addresses is refused, or it has none.
             NotConnectedError: it could not be looked up just now.
         """
+        kept = self._kept(origin)
+        if kept is not None:
+            return kept
         # One look-up for all that wait for it.
         async with self._locks.setdefault(origin, asyncio.Lock()):
-            known = self._known.get(origin)
-            if known is not None and known[0] > self.now():
-                return known[1]
+            kept = self._kept(origin)
+            if kept is not None:
+                return kept
             found = await self._looked_up(origin, who)
             self._known[origin] = (self.now() + self.keep, found)
             return found
+
+    def _kept(self, origin: Origin) -> tuple[str, ...] | None:
+        known = self._known.get(origin)
+        return known[1] if known is not None and known[0] > self.now() else None
 
     async def _looked_up(self, origin: Origin, who: str) -> tuple[str, ...]:
         reason = self.policy.refusal(origin)

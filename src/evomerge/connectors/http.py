@@ -6,7 +6,7 @@ they inject a transport.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -147,34 +147,41 @@ class Wire:
             BadAnswerError: not HTTP, or a body beyond the limit.
         """
         fields = {"Host": target.authority, "Accept-Encoding": "identity", **headers}
-        raw = [(name.encode("ascii"), value.encode("ascii")) for name, value in fields.items()]
+        if content is not None or method == "POST":
+            fields["Content-Length"] = str(len(content or b""))
         request = httpx.Request(
             method,
             _url(target),
-            headers=raw,
-            content=content,
+            headers=[
+                (name.encode("ascii"), value.encode("ascii")) for name, value in fields.items()
+            ],
+            # Not as `content`, for which httpx would write the headers a second time.
+            stream=httpx.ByteStream(content or b""),
             extensions={"timeout": _seconds(timeouts), "sni_hostname": target.host},
         )
+        request.read()
         try:
             answer = await self._transport.handle_async_request(request)
             try:
-                body = await self._body(answer)
+                headers = {
+                    name.decode("latin-1").lower(): value.decode("latin-1")
+                    for name, value in answer.headers.raw
+                }
+                body = await self._body(answer, "content-encoding" not in headers)
             finally:
                 await answer.aclose()
         except (httpx.TransportError, httpx.DecodingError, aiohttp.ClientError) as error:
             raise _failure(error) from error
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in answer.headers.raw
-        }
         return Reply(answer.status_code, headers, body)
 
-    async def _body(self, answer: httpx.Response) -> bytes:
-        chunks, size = [], 0
+    async def _body(self, answer: httpx.Response, plain: bool) -> bytes:
+        chunks, size, stream = [], 0, answer.stream
         # Asked not to compress, most servers do not: then the decoding steps are left out. (What
         # an injected transport has read already can be had in no other way.)
-        plain = "content-encoding" not in answer.headers and not answer.is_stream_consumed
-        async for chunk in answer.aiter_raw() if plain else answer.aiter_bytes():
+        coming: AsyncIterable[bytes] = answer.aiter_bytes()
+        if plain and not answer.is_stream_consumed and isinstance(stream, httpx.AsyncByteStream):
+            coming = stream
+        async for chunk in coming:
             size += len(chunk)
             if size > self._body_limit:
                 raise BadAnswerError(f"a body of more than {self._body_limit} bytes")

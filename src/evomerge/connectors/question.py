@@ -7,11 +7,11 @@ was paid for once is found again by any job (credentials are no part of it).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 Provider = Literal["openai", "anthropic", "vllm", "lorax", "llama_cpp", "bmm"]
 Interface = Literal["chat", "completions"]
@@ -116,9 +116,8 @@ class Question:
 _FIELDS = fields(Question)
 
 
-@dataclass(frozen=True)
-class Token:
-    """One token of a text.
+class Token(NamedTuple):
+    """One token of a text. A tuple, for there may be a hundred in an answer, built anew each time.
 
     Attributes:
         text: as the provider spells it.
@@ -172,8 +171,8 @@ class Answer:
         completions = [
             {
                 **vars(one),
-                "tokens": [vars(token) for token in one.tokens],
-                "prompt_tokens": [vars(token) for token in one.prompt_tokens],
+                "tokens": _columns(one.tokens),
+                "prompt_tokens": _columns(one.prompt_tokens),
             }
             for one in self.completions
         ]
@@ -187,8 +186,8 @@ class Answer:
                 Completion(
                     text=one["text"],
                     finish=one["finish"],
-                    tokens=tuple(map(_token, one["tokens"])),
-                    prompt_tokens=tuple(map(_token, one["prompt_tokens"])),
+                    tokens=_tokens(one["tokens"]),
+                    prompt_tokens=_tokens(one["prompt_tokens"]),
                 )
                 for one in stored["completions"]
             ),
@@ -198,9 +197,18 @@ class Answer:
         )
 
 
-def _token(stored: Mapping[str, Any]) -> Token:
-    alternatives = tuple((str(text), float(value)) for text, value in stored["alternatives"])
-    return Token(stored["text"], stored["logprob"], alternatives)
+def _columns(tokens: tuple[Token, ...]) -> list[tuple[Any, ...]]:
+    """Texts, log-probabilities and alternatives, a list each: their names need not be repeated."""
+    return list(zip(*tokens, strict=True))
+
+
+def _tokens(columns: Sequence[Sequence[Any]]) -> tuple[Token, ...]:
+    """What `_columns` gave, read back."""
+    if not columns:
+        return ()
+    texts, logprobs, alternatives = columns
+    likeliest = [tuple(map(tuple, pairs)) for pairs in alternatives]
+    return tuple(map(Token, texts, logprobs, likeliest))
 
 
 class Connector(Protocol):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Float, create_engine, event
@@ -15,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
+
+from evomerge.app.db import json_text
 
 # Seconds that a writer waits for the others, and that a silent Postgres may stay silent.
 BUSY_SECONDS = 30.0
@@ -111,8 +111,8 @@ def sync_url(url: str | URL) -> URL:
 
 def _options(url: URL, pool_size: int) -> dict[str, Any]:
     options: dict[str, Any] = {
-        # NaN is not JSON and Postgres refuses it: better an error here than a row none can read.
-        "json_serializer": partial(json.dumps, allow_nan=False, separators=(",", ":")),
+        "json_serializer": json_text.written,
+        "json_deserializer": json_text.read,
         "pool_size": pool_size,
     }
     if url.get_backend_name() == "sqlite":

@@ -9,13 +9,14 @@ keys, so that two writers never wait for each other in a circle.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, and_, null, or_, select, update
+from sqlalchemy import ColumnElement, and_, null, or_, schema, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evomerge.app.db import json_text
 from evomerge.app.db.engine import epoch
 from evomerge.app.db.models import StoredAnswer, Table
 from evomerge.connectors.errors import QuestionRefusedError, TooLongError
@@ -28,14 +29,18 @@ _REFUSALS: Mapping[str, type[QuestionRefusedError]] = {
     "too_long": TooLongError,
 }
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+# How JSON spells them; a text may spell them itself, which does no harm.
+_SUSPECT = re.compile(r"\\u(0000|d)")
 _OPEN = and_(StoredAnswer.answer.is_(None), StoredAnswer.failure.is_(None))
 
 
 def insert_into(session: AsyncSession, table: type[Table]) -> postgresql.Insert | sqlite.Insert:
     """An INSERT that can say what becomes of rows that are there already."""
+    # The bare table: rows need not pass through the mapper, which costs more than to write them.
+    bare = cast(schema.Table, table.__table__)
     if session.get_bind().dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+        return postgresql.insert(bare)
+    return sqlite.insert(bare)
 
 
 async def find(session: AsyncSession, keys: Sequence[str]) -> dict[str, Outcome]:
@@ -164,21 +169,10 @@ def _free(owner: str) -> ColumnElement[bool]:
 
 
 def _storable(outcome: Outcome) -> Outcome:
-    if not _UNSTORABLE.search("".join(_texts(outcome))):
+    if not _SUSPECT.search(json_text.written(_json(outcome))):
         return outcome
     cleaned = _cleaned(_json(outcome))
     return Answer.from_json(cleaned) if isinstance(outcome, Answer) else _refusal(cleaned)
-
-
-def _texts(outcome: Outcome) -> Iterator[str]:
-    if isinstance(outcome, QuestionRefusedError):
-        yield from (outcome.model, outcome.reason, outcome.param or "")
-        return
-    for completion in outcome.completions:
-        yield completion.text
-        for token in (*completion.tokens, *completion.prompt_tokens):
-            yield token.text
-            yield from (text for text, _ in token.alternatives)
 
 
 def _cleaned(value: Any) -> Any:
