@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.forests import log_probs_of, prior_of, priors, texts
 
 from evomerge.merging.forest.errors import ArgumentError, LogProbsError, TopKError
-from evomerge.merging.forest.logs import History
-from evomerge.merging.forest.posterior import RunningPosterior, after, posterior
+from evomerge.merging.forest.posterior import History, RunningPosterior, after, posterior
 from evomerge.merging.forest.top_k import keep_top
-from tests.support.forests import log_probs_of, prior_of, priors, texts
 
 HISTORIES: tuple[History, ...] = ("full", "previous")
 

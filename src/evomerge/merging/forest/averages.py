@@ -101,3 +101,22 @@ def checked_weights(weights: ArrayLike | None, elms: int | None, field: str) -> 
     if abs(given.sum() - 1) > _NEARLY:
         raise WeightsError(field, shown, f"must have sum 1, has {given.sum():.9g}")
     return given
+
+
+def checked_rows(weights: ArrayLike, elms: int, field: str) -> FloatArray:
+    """Many weightings of n ELMs as (m, n) float64, each divided by its sum.
+
+    Raises:
+        WeightsError: another shape, negative, not finite, or a row without sum 1.
+    """
+    given = np.asarray(weights, dtype=np.float64)
+    if given.ndim != 2 or given.shape[1] != elms:
+        raise WeightsError(field, given.shape, f"must have the shape (m, {elms})")
+    sums = given.sum(axis=1)
+    fits = (given >= 0).all(axis=1) & (abs(sums - 1) <= _NEARLY)
+    if not fits.all():
+        row = int(fits.argmin())
+        reason = f"row {row} must be at least 0 with sum 1, has {sums[row]:.9g}"
+        raise WeightsError(field, given[row].tolist(), reason)
+    rows: FloatArray = given / sums[:, None]
+    return rows

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.forest.errors import LogProbsError
-from evomerge.merging.forest.logs import History, checked_log_prior, checked_values, log_sum
-from evomerge.merging.forest.posterior import posterior
+from evomerge.merging.forest.logs import checked_log_prior, checked_values, log_sum
+from evomerge.merging.forest.posterior import History, posterior
 from evomerge.merging.forest.prior import Prior
 from evomerge.merging.forest.top_k import checked_k, keep_top
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.evaluation.objective import FloatArray
-from evomerge.merging.forest.errors import ArgumentError, LogProbsError
-
-# What a posterior has seen: the whole text so far (the paper), or only the token before (the
-# authors' released code).
-History = Literal["full", "previous"]
+from evomerge.merging.forest.errors import LogProbsError
 
 _MADE_OF = "must be at most 0 and no NaN; -inf is a probability of 0"
 
@@ -82,13 +76,3 @@ def checked_log_prior(log_prior: NDArray[np.floating], elms: int | None = None) 
     if np.isneginf(wide).all(axis=-1).any():
         raise LogProbsError("log_prior", "is -inf for every ELM")
     return normalised(wide, axis=-1)
-
-
-def checked_history(history: str) -> None:
-    """Nothing but a known history passes.
-
-    Raises:
-        ArgumentError: another word.
-    """
-    if history not in get_args(History):
-        raise ArgumentError("history", history, f"must be one of {', '.join(get_args(History))}")

@@ -12,20 +12,24 @@ ELM with a part in the prior, the text says nothing about them, and the weights 
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.evaluation.objective import FloatArray
-from evomerge.merging.forest.errors import LogProbsError
+from evomerge.merging.forest.errors import ArgumentError, LogProbsError
 from evomerge.merging.forest.logs import (
-    History,
-    checked_history,
     checked_log_prior,
     checked_log_probs,
     checked_values,
     normalised,
 )
 from evomerge.merging.forest.top_k import checked_k, keep_top
+
+# What a posterior has seen: the whole text so far (the paper), or only the token before (the
+# authors' released code).
+History = Literal["full", "previous"]
 
 
 def posterior(
@@ -143,6 +147,16 @@ class RunningPosterior:
         if given.shape[1]:
             steps = relative(given)
             self._seen = self._seen + steps.sum(axis=1) if self._full else steps[:, -1]
+
+
+def checked_history(history: str) -> None:
+    """Nothing but a known history passes.
+
+    Raises:
+        ArgumentError: another word.
+    """
+    if history not in get_args(History):
+        raise ArgumentError("history", history, f"must be one of {', '.join(get_args(History))}")
 
 
 def relative(log_probs: FloatArray, axis: int = 0) -> FloatArray:
