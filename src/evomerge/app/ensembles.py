@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-PriorMode = Literal["cached", "updating", "uniform"]
-History = Literal["full", "previous"]
+from evomerge.merging.forest.posterior import History
+from evomerge.merging.forest.prior import PriorMode
+
 TopKKind = Literal["static", "token"]
 
 

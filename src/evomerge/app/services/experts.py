@@ -15,7 +15,7 @@ from evomerge.app.db.models import Expert as ExpertRow
 from evomerge.app.db.repositories import experts, references
 from evomerge.app.db.repositories.experts import NewExpert
 from evomerge.app.db.repositories.lookup import newest
-from evomerge.app.errors import ConflictError, InvalidRequestError
+from evomerge.app.errors import ConflictError
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.experts import Expert, ExpertFields, ExpertPage
 from evomerge.app.services import leftovers
@@ -25,7 +25,7 @@ from evomerge.app.services.context import Context
 from evomerge.app.services.names import name_from
 from evomerge.app.services.once import Answer, Make
 from evomerge.app.services.references import known
-from evomerge.app.services.roots import below_roots
+from evomerge.app.services.roots import folder_below_roots
 from evomerge.app.services.storage import check_stored, scratch, settle
 
 # What PEFT calls the files, by the form's fields.
@@ -41,9 +41,7 @@ async def check_path(context: Context, path: str, base: str | None) -> CheckedAd
     Raises:
         InvalidRequestError: the folder lies outside the roots, or the adapter is refused.
     """
-    folder = below_roots(path, context.settings.roots)
-    if not folder.is_dir():
-        raise InvalidRequestError(f"path={path!r}: is not a folder", param="path")
+    folder = folder_below_roots(path, context.settings.roots)
     return await asyncio.to_thread(check_adapter, folder, base, context.bases)
 
 

@@ -1,4 +1,4 @@
-"""Stored files that nothing refers to any more: what deleted experts and datasets leave behind.
+"""Stored files that nothing refers to any more: what is left of deleted experts, datasets, ELMs.
 
 Rows come and go in transactions, files do not. So a file is removed only while nobody can add a
 reference to it, and after the last one is gone for good; what a crash leaves is swept later.
@@ -28,7 +28,7 @@ SWEEP_SECONDS = 3600.0
 # Younger files may be of an upload whose row is about to be written.
 GRACE_SECONDS = 24 * 3600.0
 
-_STORES = ("datasets", "experts")
+_STORES = ("datasets", "experts", "elms")
 _CONTENT = re.compile(r"([0-9a-f]{64})(\.jsonl)?")
 _TRASH = ".trash-"
 

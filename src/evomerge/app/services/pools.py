@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evomerge.app.db.models import Expert as ExpertRow
+from evomerge.app.db.models import Forest
 from evomerge.app.db.models import Pool as PoolRow
 from evomerge.app.db.repositories import experts, pools
 from evomerge.app.db.repositories.experts import NewExpert
@@ -19,7 +20,7 @@ from evomerge.app.schemas.pools import Pool, PoolCreate, PoolMember, PoolPage
 from evomerge.app.services.adapters import check_adapter
 from evomerge.app.services.context import Context
 from evomerge.app.services.experts import is_same, new_expert, taken
-from evomerge.app.services.names import name_from
+from evomerge.app.services.names import name_from, refuse_name_of
 from evomerge.app.services.once import Answer, Make
 from evomerge.app.services.references import find_experts, known
 from evomerge.app.services.roots import folders_below_roots
@@ -65,6 +66,7 @@ def creation(body: PoolCreate, found: Sequence[NewExpert], max_experts: int) -> 
                     code="name_taken",
                 )
             return _answer(200, there, ids)
+        await refuse_name_of(session, Forest, body.name)
         row = await pools.add(
             session,
             name=body.name,

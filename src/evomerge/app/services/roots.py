@@ -31,6 +31,18 @@ def below_roots(given: str, roots: Sequence[Path], param: str = "path") -> Path:
     return path
 
 
+def folder_below_roots(given: str, roots: Sequence[Path], param: str = "path") -> Path:
+    """The folder with its links resolved.
+
+    Raises:
+        InvalidRequestError: as `below_roots`; or it is a file.
+    """
+    folder = below_roots(given, roots, param)
+    if not folder.is_dir():
+        raise InvalidRequestError(f"{param}={short(given, 200)}: is not a folder", param=param)
+    return folder
+
+
 def folders_below_roots(
     pattern: str, roots: Sequence[Path], limit: int, param: str = "folders"
 ) -> list[Path]:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Text, cast, delete, func, insert, or_, select, update
+from sqlalchemy import Text, cast, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evomerge.app.db.engine import epoch
-from evomerge.app.db.errors import NameTakenError
+from evomerge.app.db.errors import NameTakenError, UnknownCursorError
 from evomerge.app.db.ids import ELM, FOREST, new_id
 from evomerge.app.db.models import Forest, ForestElm, Job
 from evomerge.app.db.repositories.queue import FINISHED
@@ -112,15 +112,22 @@ async def elms_of(session: AsyncSession, forest_ids: Sequence[str]) -> dict[str,
     return found
 
 
-async def find_elm(session: AsyncSession, forest_id: str, key: str) -> ForestElm | None:
-    """The ELM of a forest that has this name, or else this id."""
-    query = (
-        select(ForestElm)
-        .where(ForestElm.forest_id == forest_id, or_(ForestElm.name == key, ForestElm.id == key))
-        .order_by(ForestElm.name != key)
-        .limit(1)
-    )
-    return await session.scalar(query)
+async def page_of_elms(
+    session: AsyncSession, forest_id: str, *, after: str | None, limit: int
+) -> tuple[list[ForestElm], bool]:
+    """At most `limit` ELMs in order, from behind the one of id `after`; whether there are more.
+
+    Raises:
+        UnknownCursorError: the forest has no ELM of the id `after`.
+    """
+    query = select(ForestElm).where(ForestElm.forest_id == forest_id)
+    if after is not None:
+        since = await session.get(ForestElm, after)
+        if since is None or since.forest_id != forest_id:
+            raise UnknownCursorError(after)
+        query = query.where(ForestElm.position > since.position)
+    rows = list(await session.scalars(query.order_by(ForestElm.position).limit(limit + 1)))
+    return rows[:limit], len(rows) > limit
 
 
 async def remove_elm(session: AsyncSession, forest: Forest, elm: ForestElm, left: int) -> None:
@@ -137,6 +144,12 @@ async def remove_elm(session: AsyncSession, forest: Forest, elm: ForestElm, left
 async def set_ensemble(session: AsyncSession, forest_id: str, ensemble: Ensemble) -> None:
     """Replace how a forest's ELMs speak together."""
     query = update(Forest).where(Forest.id == forest_id).values(ensemble=ensemble.stored())
+    await session.execute(query.execution_options(synchronize_session="fetch"))
+
+
+async def set_metadata(session: AsyncSession, forest_id: str, meta: Mapping[str, str]) -> None:
+    """Replace what a client has noted of a forest."""
+    query = update(Forest).where(Forest.id == forest_id).values(meta=dict(meta))
     await session.execute(query.execution_options(synchronize_session="fetch"))
 
 
