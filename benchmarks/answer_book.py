@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="*", default=[0, 100])
     arguments = parser.parse_args()
 
+    event_loop.spare_the_collector()  # as a worker does
     with databases() as urls:
         for name, url in urls.items():
             migrations.upgrade(url)

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import sys
 
 import pytest
@@ -30,3 +31,13 @@ def test_what_the_work_raises_comes_through() -> None:
 
     with pytest.raises(ValueError, match="of the work"):
         event_loop.run(fails())
+
+
+def test_what_is_loaded_is_out_of_the_collectors_sight() -> None:
+    loaded = [object()]
+    try:
+        event_loop.spare_the_collector()
+        assert not any(one is loaded for one in gc.get_objects())
+    finally:
+        gc.unfreeze()
+    assert any(one is loaded for one in gc.get_objects())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -25,3 +26,13 @@ def factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
+
+
+def spare_the_collector() -> None:
+    """Keep what is loaded by now out of the garbage collector's sight: it stays in any case.
+
+    An answer with log-probabilities brings hundreds of small objects; to search all that a process
+    has loaded each time that enough of them have come costs more than to make them.
+    """
+    gc.collect()
+    gc.freeze()

@@ -8,6 +8,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from evomerge import migrations
+from evomerge.app import event_loop
 from evomerge.app.connections import connectors
 from evomerge.app.db.engine import Database, SyncDatabase
 from evomerge.app.settings import Settings
@@ -36,6 +37,7 @@ async def work(settings: Settings, stopping: asyncio.Event) -> None:
     async with connectors(settings) as ask:
         benches = LoraBenches(settings)
         benches.warm_up()
+        event_loop.spare_the_collector()
         pools = Preparer(settings, database, ask, benches)
 
         async def run(ledger: Ledger) -> None:

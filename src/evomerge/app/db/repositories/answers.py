@@ -37,17 +37,22 @@ _OPEN = and_(StoredAnswer.answer.is_(None), StoredAnswer.failure.is_(None))
 def insert_into(session: AsyncSession, table: type[Table]) -> postgresql.Insert | sqlite.Insert:
     """An INSERT that can say what becomes of rows that are there already."""
     # The bare table: rows need not pass through the mapper, which costs more than to write them.
-    bare = cast(schema.Table, table.__table__)
+    bare = _bare(table)
     if session.get_bind().dialect.name == "postgresql":
         return postgresql.insert(bare)
     return sqlite.insert(bare)
 
 
+def _bare(table: type[Table]) -> schema.Table:
+    return cast(schema.Table, table.__table__)
+
+
 async def find(session: AsyncSession, keys: Sequence[str]) -> dict[str, Outcome]:
     """What is known of these questions; those that nobody has answered are left out."""
-    query = select(StoredAnswer.key, StoredAnswer.answer, StoredAnswer.failure).where(
-        StoredAnswer.key.in_(keys),
-        or_(StoredAnswer.answer.is_not(None), StoredAnswer.failure.is_not(None)),
+    table = _bare(StoredAnswer)
+    # Not by the mapper, which would parse all answers before the first is taken.
+    query = select(table.c.key, table.c.answer, table.c.failure).where(
+        table.c.key.in_(keys), or_(table.c.answer.is_not(None), table.c.failure.is_not(None))
     )
     rows = await session.execute(query)
     return {
