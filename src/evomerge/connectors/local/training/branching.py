@@ -8,6 +8,7 @@ that ELM, and nothing is tried.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +152,11 @@ class Brancher:
             return Choice(copy.weights, copy.folder, posterior, losses)
         shares = {name: weight for name, weight in posterior.items() if weight > 0}
         return Choice(shares, self._average, posterior, losses)
+
+    def clear(self) -> None:
+        """Remove what was written into the scratch folder."""
+        if self._average.is_dir():
+            shutil.rmtree(self._average)
 
     def _log_probs(self, folder: Path, sample: Sequence[Sequence[int]]) -> list[FloatArray]:
         """One ELM at a time is in memory."""

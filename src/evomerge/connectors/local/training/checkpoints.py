@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +24,14 @@ class Checkpoint:
     """What a run needs to go on, to the bit.
 
     Attributes:
+        folder: where it is.
         step: steps done.
         losses: of the last steps, nats a token.
         weights: by name, those of ties once.
         optimizer: see `optimizer_tensors`.
     """
 
+    folder: Path
     step: int
     losses: tuple[float, ...]
     weights: Mapping[str, Tensor]
@@ -42,16 +44,25 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(
+        self,
+        step: int,
+        losses: Sequence[float],
+        weights: Mapping[str, Tensor],
+        optimizer: Mapping[str, Tensor],
+    ) -> None:
         """Write one; older ones than the last two go once it is on the disk.
+
+        Args:
+            step, losses, weights, optimizer: see `Checkpoint`.
 
         Raises:
             DiskFullError, ArtifactWriteError: writing failed; those before are still there.
         """
-        with written_whole(self._folder / f"step-{checkpoint.step:09d}") as fresh:
-            save_file(contiguous(checkpoint.weights), fresh / _WEIGHTS)
-            save_file(contiguous(checkpoint.optimizer), fresh / _OPTIMIZER)
-            state = {"step": checkpoint.step, "losses": checkpoint.losses}
+        with written_whole(self._folder / f"step-{step:09d}") as fresh:
+            save_file(contiguous(weights), fresh / _WEIGHTS)
+            save_file(contiguous(optimizer), fresh / _OPTIMIZER)
+            state = {"step": step, "losses": list(losses)}
             (fresh / _STATE).write_text(json.dumps(state), encoding="utf-8")
         for old in self._folders()[:-_KEPT]:
             shutil.rmtree(old)
@@ -79,6 +90,7 @@ class Checkpoints:
 def _read(folder: Path) -> Checkpoint:
     state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
     return Checkpoint(
+        folder=folder,
         step=int(state["step"]),
         losses=tuple(float(loss) for loss in state["losses"]),
         weights=load_file(folder / _WEIGHTS),

@@ -24,7 +24,15 @@ from transformers import PreTrainedTokenizerBase
 
 from evomerge.connectors.local.training.errors import ChangedCorpusError
 from evomerge.connectors.local.training.progress import Tick
-from evomerge.evaluation.corpus import PARTS, Corpus, Document, Part, Shares, documents
+from evomerge.evaluation.corpus import (
+    PARTS,
+    Corpus,
+    Document,
+    Part,
+    Shares,
+    documents,
+    read_content,
+)
 from evomerge.merging.storing import to_disk
 
 _FORMAT = 1
@@ -66,11 +74,7 @@ def corpus_hash(corpus: Corpus, tick: Tick) -> str:
         CorpusError: a document cannot be read, or there is none.
         StoppedTrainingError: `tick` was told to stop.
     """
-    whole = sha256()
-    for document in documents(corpus):
-        tick()
-        whole.update(document.digest)
-    return whole.hexdigest()
+    return read_content(corpus, tick).content_hash
 
 
 def token_cache(
@@ -147,7 +151,7 @@ def _write(
             )
             for part in PARTS
         }
-        for batch in _batches(documents(corpus)):
+        for batch in batches(documents(corpus)):
             tick()
             encoded = words.encode_batch_fast(
                 [document.text for document in batch], add_special_tokens=False
@@ -172,7 +176,8 @@ def _plain(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return words
 
 
-def _batches(texts: Iterable[Document]) -> Iterator[list[Document]]:
+def batches(texts: Iterable[Document]) -> Iterator[list[Document]]:
+    """Documents in lists that are small enough to be held."""
     batch: list[Document] = []
     size = 0
     for document in texts:

@@ -24,7 +24,11 @@ from transformers import PreTrainedModel
 
 from evomerge.connectors.local.training.balance import BalancedBatches
 from evomerge.connectors.local.training.checkpoints import Checkpoint, Checkpoints
-from evomerge.connectors.local.training.errors import DivergedError, StoppedTrainingError
+from evomerge.connectors.local.training.errors import (
+    CheckpointStateError,
+    DivergedError,
+    StoppedTrainingError,
+)
 from evomerge.connectors.local.training.optimizer import (
     make_optimizer,
     optimizer_tensors,
@@ -57,6 +61,7 @@ class Trainer:
         *,
         optimizer: Mapping[str, Tensor],
         schedule_done: int = 0,
+        last_step: int | None = None,
     ) -> None:
         """Load the latest checkpoint, if there is one.
 
@@ -67,6 +72,7 @@ class Trainer:
             checkpoints: where they are written.
             optimizer: a parent's state (`optimizer_tensors`) to continue; empty to begin anew.
             schedule_done: tokens of the schedule that ancestors have done.
+            last_step: where training ends, if that is before the recipe's end; rates stay.
 
         Raises:
             CheckpointStateError: there are checkpoints, none of which can be read.
@@ -77,13 +83,15 @@ class Trainer:
         self._recipe = recipe
         self._checkpoints = checkpoints
         self._done = schedule_done // recipe.batch_tokens
+        self._steps = min(recipe.steps, last_step or recipe.steps)
         latest = checkpoints.latest()
         self.step = latest.step if latest else 0
         self.losses = list(latest.losses) if latest else []
         if latest:
-            model.load_state_dict(dict(latest.weights), strict=False)
+            _restore(model, latest)
         inner = make_optimizer(model, recipe.weight_decay)
-        self._accelerator = Accelerator()
+        # Precision is ours (`computing`), for accelerate's is fixed for the process.
+        self._accelerator = Accelerator(mixed_precision="no")
         self._wrapped, self._optimizer = self._accelerator.prepare(model, inner)
         restore_optimizer(model, inner, latest.optimizer if latest else optimizer)
         self._saved = self.step if latest else -1
@@ -95,7 +103,7 @@ class Trainer:
         return device
 
     def run(self, watch: Watch) -> None:
-        """Train to the end of the recipe.
+        """Train to the end of the recipe, or to the last step.
 
         Raises:
             StoppedTrainingError: `watch` asked for it; the state is saved.
@@ -105,7 +113,7 @@ class Trainer:
         self._wrapped.train()
         self._tell(watch, None)
         with torch.random.fork_rng():
-            while self.step < self._recipe.steps:
+            while self.step < self._steps:
                 rate = self._train_step()
                 if self.step % self._recipe.checkpoint_steps == 0:
                     self._save()
@@ -162,7 +170,7 @@ class Trainer:
         progress = Progress(
             "training",
             step=self.step,
-            steps=self._recipe.steps,
+            steps=self._steps,
             own_tokens=self.step * self._recipe.batch_tokens,
             loss=self.losses[-1] if self.losses else None,
             learning_rate=rate,
@@ -174,7 +182,7 @@ class Trainer:
     def _save(self) -> None:
         if self._saved != self.step:
             weights = stored_weights(self.model)
-            self._checkpoints.save(Checkpoint(self.step, tuple(self.losses), weights, self.state()))
+            self._checkpoints.save(self.step, self.losses, weights, self.state())
             self._saved = self.step
 
     @property
@@ -197,6 +205,15 @@ def stored_weights(model: nn.Module) -> dict[str, Tensor]:
     """Weights and buffers that belong to a checkpoint, by name; ties under their first name."""
     own = dict(model.named_parameters()) | dict(model.named_buffers())
     return {name: value for name, value in model.state_dict().items() if name in own}
+
+
+def _restore(model: nn.Module, checkpoint: Checkpoint) -> None:
+    own = stored_weights(model)
+    if own.keys() != checkpoint.weights.keys():
+        raise CheckpointStateError(checkpoint.folder, "has the weights of another model")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(checkpoint.weights[name])
 
 
 def _dropout_seed(seed: int, step: int) -> int:
