@@ -11,6 +11,14 @@ class MergingError(Exception):
     """Root of what the rooms that hold weights raise."""
 
 
+class CandidateError(MergingError, ValueError):
+    """A candidate does not fit the pool; names the array and what is wrong with it."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"candidate {field}: {reason}")
+        self.field = field
+
+
 class LayerGroupsError(MergingError, ValueError):
     """Layers cannot be cut into so many groups; names the number."""
 

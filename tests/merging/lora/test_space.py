@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from evomerge.merging.errors import CandidateError
 from evomerge.merging.lora.adapter import LoraAdapter
-from evomerge.merging.lora.errors import CandidateError
 from evomerge.merging.lora.pool import LoraPool, stack_adapters
 from evomerge.merging.lora.population import Population
 from evomerge.merging.lora.space import Composition, LoraSpace

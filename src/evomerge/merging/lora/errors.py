@@ -61,14 +61,6 @@ class PoolError(LoraError, ValueError):
         self.value = value
 
 
-class CandidateError(LoraError, ValueError):
-    """A candidate does not fit the pool; names the array and what is wrong with it."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"candidate {field}: {reason}")
-        self.field = field
-
-
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

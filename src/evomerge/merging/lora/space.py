@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from evomerge.merging.lora.errors import CandidateError
+from evomerge.merging.candidates import stacked
 from evomerge.merging.lora.exact import ExactComposer
 from evomerge.merging.lora.pool import LoraPool
 from evomerge.merging.lora.population import Factors, Population
@@ -53,28 +53,9 @@ class LoraSpace:
             CandidateError: no candidate, a shape that does not fit the pool, or a value that is
                 not finite or outside of alpha's range.
         """
-        alpha, beta = self._arrays(candidates)
+        alpha, beta = stacked(candidates, self.pool.groups, self.pool.size)
         build = self._factor if self.composition == "factor" else self._exact
         return Population(len(candidates), build(alpha, beta))
-
-    def _arrays(self, candidates: Sequence[Candidate]) -> tuple[FloatArray, FloatArray]:
-        """alpha and beta of all candidates, (P, G, N) each."""
-        if not candidates:
-            raise CandidateError("population", "is empty")
-        expected = (self.pool.groups, self.pool.size)
-        for candidate in candidates:
-            for field, values in (("alpha", candidate.alpha), ("beta", candidate.beta)):
-                if values.shape != expected:
-                    raise CandidateError(
-                        field, f"of shape {values.shape}; the pool has (groups, experts) {expected}"
-                    )
-        alpha = np.stack([candidate.alpha for candidate in candidates])
-        beta = np.stack([candidate.beta for candidate in candidates])
-        if not ((alpha >= 0.0) & (alpha <= 1.0)).all():
-            raise CandidateError("alpha", "has values outside of [0, 1]")
-        if not np.isfinite(beta).all():
-            raise CandidateError("beta", "has values that are not finite")
-        return alpha, beta
 
     def _factor(self, alpha: FloatArray, beta: FloatArray) -> dict[str, Factors]:
         modules = [m for m in self.pool.modules if beta[:, m.group].any()]
