@@ -16,7 +16,7 @@ from evomerge.app.services.archives import Entry, zipped
 from evomerge.app.services.checkpoints import checkpoint_files
 from evomerge.app.services.context import Context
 from evomerge.app.services.references import known
-from evomerge.connectors.local.errors import BaseFolderError
+from evomerge.merging.checkpoint.errors import CheckpointError
 
 MANIFEST = "forest.json"
 SEED_FOLDER = "seed"
@@ -74,7 +74,7 @@ def _entries(row: ForestRow, members: Sequence[ElmRow]) -> list[Entry]:
     for folder, path in folders.items():
         try:
             files = checkpoint_files(Path(path))
-        except (BaseFolderError, OSError) as error:
+        except (CheckpointError, OSError) as error:
             raise ConflictError(
                 f"forest {row.name!r}: the files of {folder!r} have gone", code="files_gone"
             ) from error
