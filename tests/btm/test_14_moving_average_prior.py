@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from tests.support.forests import log_probs_of
+from tests.support.elm_texts import log_probs_of
 
 from evomerge.merging.forest.prior import LIMIT, WEIGHT, estimate, moving_average
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from tests.support.forests import log_probs_of
+from tests.support.elm_texts import log_probs_of
 
 from evomerge.merging.forest.ensemble import score_texts
 from evomerge.merging.forest.prior import Prior, estimate

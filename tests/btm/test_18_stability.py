@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.support.forests import log_probs_of, prior_of
+from tests.support.elm_texts import log_probs_of, prior_of
 
 from evomerge.merging.forest.ensemble import score
 from evomerge.merging.forest.posterior import RunningPosterior, after, posterior

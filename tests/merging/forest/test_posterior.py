@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.forests import log_probs_of, prior_of, priors, texts
+from tests.support.elm_texts import log_probs_of, prior_of, priors, texts
 
 from evomerge.merging.forest.errors import ArgumentError, LogProbsError, TopKError
 from evomerge.merging.forest.posterior import History, RunningPosterior, after, posterior

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from tests.support.forests import log_probs_of, prior_of
+from tests.support.elm_texts import log_probs_of, prior_of
 
 from evomerge.merging.forest.errors import ArgumentError, LogProbsError, WeightsError
 from evomerge.merging.forest.posterior import after

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.forests import log_probs_of, prior_of, priors, texts
+from tests.support.elm_texts import log_probs_of, prior_of, priors, texts
 
 from evomerge.merging.forest.ensemble import mixture, score
 from evomerge.merging.forest.errors import ArgumentError, LogProbsError, WeightsError
