@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM
 from evomerge.connectors.local.base_model import BaseModel, load_base
 from evomerge.connectors.local.engine import Engine
 from evomerge.connectors.local.engine_layers import EngineAdapter, load_engine_adapter
+from evomerge.connectors.local.engine_single import SingleModel
 from evomerge.connectors.local.engine_values import Ask, Ended, Failed, Told
 
 TOPICS = ("films", "rivers", "moons", "kings", "birds", "bridges", "metals", "songs")
@@ -52,7 +53,7 @@ def main() -> None:
         f"{base.name}, {base.dtype}, {base.threads} threads, {options.requests} requests over "
         f"{len(folders)} adapters, at most {options.tokens} tokens each"
     )
-    engine = Engine(base, rows=options.requests)
+    engine = Engine(SingleModel(base), rows=options.requests)
     adapters = [load_engine_adapter(folder, base) for folder in folders]
     peer = _peer(options.base, folders[0])
     ours = _Ours(engine, adapters, prompts, options.tokens)

@@ -1,38 +1,62 @@
-"""What ELMs may have given to texts: log-probabilities to try forests' arithmetic on."""
+"""Tiny forests on disk and in memory, and their mixtures computed plainly."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
-from hypothesis import strategies as st
+import torch
+from tests.support.tiny import make_base
 
-from evomerge.evaluation.objective import FloatArray
+from evomerge.connectors.local.base_model import BaseModel
+from evomerge.connectors.local.forest.elms import Elm
 
-
-def log_probs_of(seed: int, elms: int, tokens: int, spread: float = 2.0) -> FloatArray:
-    """(n, T): tokens of all difficulties, ELMs that differ by about `spread` nats."""
-    random = np.random.default_rng(seed)
-    common = random.gamma(1.5, 2.0, tokens)
-    return -np.abs(common + random.normal(0, spread, (elms, tokens)))
+NAMES = ("ada", "bob", "cyd")
 
 
-def prior_of(seed: int, elms: int) -> FloatArray:
-    """(n,) with sum 1."""
-    return np.random.default_rng(seed).dirichlet(np.ones(elms))
+def make_forest(
+    folder: Path, names: Sequence[str] = NAMES, *, seed: int = 5, chat_template: str | None = None
+) -> dict[str, Path]:
+    """Folders of random ELMs of one tokenizer, by name."""
+    return {
+        name: make_base(folder / name, seed=n + seed, chat_template=chat_template)
+        for n, name in enumerate(names)
+    }
 
 
-@st.composite
-def texts(draw: st.DrawFn, most_elms: int = 7, most_tokens: int = 40) -> FloatArray:
-    """(n, T), some of them with impossible tokens."""
-    elms = draw(st.integers(1, most_elms))
-    tokens = draw(st.integers(1, most_tokens))
-    log_probs = log_probs_of(draw(st.integers(0, 2**32)), elms, tokens, draw(st.floats(0, 50)))
-    if draw(st.booleans()):
-        random = np.random.default_rng(draw(st.integers(0, 2**32)))
-        log_probs[random.random(log_probs.shape) < draw(st.floats(0, 0.3))] = -np.inf
-    return log_probs
+def as_elms(folders: dict[str, Path]) -> list[Elm]:
+    return [Elm(name, folder) for name, folder in folders.items()]
 
 
-def priors(elms: int) -> st.SearchStrategy[FloatArray]:
-    """(n,) with sum 1: of any skew, and with all weight on one."""
-    spread = st.integers(0, 2**32).map(lambda seed: prior_of(seed, elms))
-    return spread | st.integers(0, elms - 1).map(lambda only: np.eye(elms)[only])
+def probabilities(base: BaseModel, tokens: Sequence[int]) -> np.ndarray:
+    """Of what follows each token (len(tokens), vocabulary), by one plain forward."""
+    with torch.inference_mode():
+        logits = base.model(torch.tensor([list(tokens)])).logits[0].double()
+    return np.asarray(logits.softmax(1).numpy())
+
+
+def mixed(
+    elms: Sequence[BaseModel],
+    prior: np.ndarray,
+    tokens: Sequence[int],
+    *,
+    history: str = "full",
+    top_k: int | None = None,
+    fixed: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token by token, in plain probabilities, every ELM reading everything at once.
+
+    Returns:
+        (len(tokens), vocabulary), of what follows each token; and the posterior (n,) after all.
+    """
+    given = np.stack([probabilities(base, tokens) for base in elms])
+    weights, rows = prior.copy(), []
+    for place in range(len(tokens)):
+        if place and not fixed:
+            before = weights if history == "full" else prior
+            weights = before * given[:, place - 1, tokens[place]]
+            weights = weights / weights.sum()
+        kept = np.argsort(-weights, kind="stable")[: top_k or len(elms)]
+        rows.append(weights[kept] @ given[kept, place] / weights[kept].sum())
+    return np.array(rows), weights

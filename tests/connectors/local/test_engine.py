@@ -17,6 +17,7 @@ from evomerge.connectors.local.adapters import adapted
 from evomerge.connectors.local.base_model import BaseModel
 from evomerge.connectors.local.engine import Engine
 from evomerge.connectors.local.engine_layers import EngineAdapter, load_engine_adapter
+from evomerge.connectors.local.engine_single import SingleModel
 from evomerge.connectors.local.engine_text import Speller
 from evomerge.connectors.local.engine_values import (
     Ask,
@@ -88,7 +89,7 @@ class Whole:
 
 @pytest.fixture
 def engine(base: BaseModel) -> Iterator[Engine]:
-    engine = Engine(base, batch_tokens=200, rows=4)
+    engine = Engine(SingleModel(base), batch_tokens=200, rows=4)
     yield engine
     engine.close()
 
@@ -233,7 +234,7 @@ class Gate:
 
 
 def test_no_more_wait_than_may(base: BaseModel) -> None:
-    engine = Engine(base, rows=1, waiting=2)
+    engine = Engine(SingleModel(base), rows=1, waiting=2)
     gate = Gate()
     ask = Ask((1, 2), 2)
     engine.start([ask], None, [gate])
@@ -247,7 +248,7 @@ def test_no_more_wait_than_may(base: BaseModel) -> None:
 
 
 def test_rows_wait_for_room_in_the_cache(base: BaseModel) -> None:
-    engine = Engine(base, cache_tokens=100)
+    engine = Engine(SingleModel(base), cache_tokens=100)
     order: queue.SimpleQueue[tuple[int, Told]] = queue.SimpleQueue()
 
     def tell(number: int) -> Callable[[Told], None]:
@@ -278,7 +279,7 @@ def test_requests_that_cannot_be_answered_are_refused_at_once(engine: Engine) ->
 
 
 def test_closing_fails_what_is_under_way(base: BaseModel) -> None:
-    engine = Engine(base, rows=1)
+    engine = Engine(SingleModel(base), rows=1)
     gate = Gate()
     engine.start([Ask((1,), 9)], None, [gate])
     assert gate.reached.wait(PATIENCE)
@@ -297,10 +298,10 @@ def test_closing_fails_what_is_under_way(base: BaseModel) -> None:
 def test_a_failing_forward_fails_its_requests_and_not_the_next(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine(base)
+    engine = Engine(SingleModel(base))
     broken: Callable[..., Tensor] = _broken
     with monkeypatch.context() as patched:
-        patched.setattr("evomerge.connectors.local.engine.prefill", broken)
+        patched.setattr("evomerge.connectors.local.engine_single.prefill", broken)
         [heard], _ = start(engine, [Ask((1,), 1)])
         told = heard.next()
         assert isinstance(told, Failed)
@@ -324,7 +325,7 @@ def test_broken_weights_are_told_of(engine: Engine, adapters: list[EngineAdapter
 
 def test_the_base_is_left_as_it_was(base: BaseModel, adapters: list[EngineAdapter]) -> None:
     before = {name: base.model.get_submodule(name) for name in base.linears}
-    engine = Engine(base)
+    engine = Engine(SingleModel(base))
     answers(engine, asks(base), adapters[0])
     engine.close()
     assert all(base.model.get_submodule(name) is layer for name, layer in before.items())

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +18,10 @@ from evomerge.app.settings import Settings
 from evomerge.connectors.local.errors import LocalModelError
 
 if TYPE_CHECKING:
+    from evomerge.connectors.local.base_model import BaseModel
     from evomerge.connectors.local.engine import Engine
     from evomerge.connectors.local.engine_layers import EngineAdapter
+    from evomerge.connectors.local.engine_model import EngineModel
     from evomerge.connectors.local.engine_prompts import Prompter
 
 logger = logging.getLogger(__name__)
@@ -25,13 +30,22 @@ logger = logging.getLogger(__name__)
 _ADAPTERS = 64
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """A base and what answers with it."""
+
+    base: BaseModel
+    engine: Engine
+    prompter: Prompter
+
+
 class Engines:
     """Makes local models. For one event loop; what is slow runs in threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._loading = asyncio.Lock()
-        self._engines: dict[str, tuple[Engine, Prompter]] = {}
+        self._loaded: dict[str, _Loaded] = {}
         self._adapters: OrderedDict[tuple[str, Path], EngineAdapter] = OrderedDict()
 
     async def model(
@@ -53,52 +67,47 @@ class Engines:
             NotPossibleError: torch is not installed.
         """
         async with self._loading:
-            try:
-                engine, prompter = await self._engine(base)
-                adapter = await self._adapter(base, folder, engine)
-            except ModuleNotFoundError as error:
-                raise NotPossibleError(
-                    f"this model needs {error.name}, which is not installed: "
-                    "pip install 'evo-merging[local]'"
-                ) from error
+            with needs_torch():
+                loaded = await self._get(base)
+                adapter = await self._adapter(base, folder, loaded.base)
         if adapter is not None and content_hash not in (None, adapter.key):
             raise ModelUnavailableError("the adapter's files have changed", param="model")
-        if base_hash not in (None, engine.base.content_hash):
+        if base_hash not in (None, loaded.base.content_hash):
             raise ModelUnavailableError(
                 f"base {base!r} is another one than the merge was made for", param="model"
             )
-        return LocalModel(engine, prompter, adapter, form)
+        return LocalModel(loaded.engine, loaded.prompter, adapter, form)
 
     async def close(self) -> None:
         """End every engine; what is under way fails."""
-        for engine, _ in self._engines.values():
-            await asyncio.to_thread(engine.close)
-        self._engines.clear()
+        for loaded in self._loaded.values():
+            await asyncio.to_thread(loaded.engine.close)
+        self._loaded.clear()
 
-    async def _engine(self, base: str) -> tuple[Engine, Prompter]:
-        known = self._engines.get(base)
-        if known is None or known[0].closed:
-            self._engines[base] = await asyncio.to_thread(self._load, base)
-        return self._engines[base]
+    async def _get(self, base: str) -> _Loaded:
+        known = self._loaded.get(base)
+        if known is None or known.engine.closed:
+            self._loaded[base] = await asyncio.to_thread(self._load, base)
+        return self._loaded[base]
 
     async def _adapter(
-        self, base: str, folder: Path | None, engine: Engine
+        self, name: str, folder: Path | None, base: BaseModel
     ) -> EngineAdapter | None:
         if folder is None:
             return None
-        key = (base, folder)
+        key = (name, folder)
         if key not in self._adapters:
-            self._adapters[key] = await asyncio.to_thread(_load_adapter, folder, engine)
+            self._adapters[key] = await asyncio.to_thread(_load_adapter, folder, base)
         self._adapters.move_to_end(key)
         while len(self._adapters) > _ADAPTERS:
             self._adapters.popitem(last=False)
         return self._adapters[key]
 
-    def _load(self, name: str) -> tuple[Engine, Prompter]:
+    def _load(self, name: str) -> _Loaded:
         # Here, not above: the service must do without torch until a model is called.
         from evomerge.connectors.local.base_model import load_base
-        from evomerge.connectors.local.engine import Engine
         from evomerge.connectors.local.engine_prompts import Prompter
+        from evomerge.connectors.local.engine_single import SingleModel
 
         settings = self._settings
         folder = settings.bases.get(name)
@@ -119,22 +128,44 @@ class Engines:
             raise ModelUnavailableError(
                 f"base {name!r} cannot be loaded; see the log", param="model"
             ) from error
-        engine = Engine(
-            base,
-            batch_tokens=settings.batch_tokens,
-            rows=settings.serve_rows,
-            waiting=settings.serve_waiting,
-            cache_tokens=settings.serve_cache_tokens,
-        )
-        return engine, Prompter(base)
+        return _Loaded(base, new_engine(SingleModel(base), settings), Prompter(base))
 
 
-def _load_adapter(folder: Path, engine: Engine) -> EngineAdapter:
+def new_engine(model: EngineModel, settings: Settings, *, caches: int = 1) -> Engine:
+    """An engine over a model that keeps so many caches of each text."""
+    from evomerge.connectors.local.engine import Engine
+
+    return Engine(
+        model,
+        batch_tokens=settings.batch_tokens,
+        rows=settings.serve_rows,
+        waiting=settings.serve_waiting,
+        cache_tokens=settings.serve_cache_tokens // caches,
+    )
+
+
+@contextmanager
+def needs_torch() -> Iterator[None]:
+    """Around what loads a model.
+
+    Raises:
+        NotPossibleError: torch, or what comes with it, is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise NotPossibleError(
+            f"this model needs {error.name}, which is not installed: "
+            "pip install 'evo-merging[local]'"
+        ) from error
+
+
+def _load_adapter(folder: Path, base: BaseModel) -> EngineAdapter:
     from evomerge.connectors.local.engine_layers import load_engine_adapter
     from evomerge.merging.lora.errors import AdapterError
 
     try:
-        return load_engine_adapter(folder, engine.base)
+        return load_engine_adapter(folder, base)
     except (AdapterError, OSError) as error:
         logger.error("adapter %s: %s", folder, error)
         raise ModelUnavailableError(

@@ -89,7 +89,7 @@ class LocalModel:
     @property
     def context_tokens(self) -> int:
         """Tokens that prompt and answer may have together."""
-        return self._engine.base.context_tokens
+        return self._engine.model.context_tokens
 
     async def tokens(self, request: Request) -> tuple[int, ...]:
         """The tokens that a request's only prompt, or its chat, is read as; nothing is written."""
@@ -120,7 +120,7 @@ class LocalModel:
     def _room(self, prompt: tuple[int, ...], request: Request) -> int:
         if request.max_tokens is not None:
             return request.max_tokens
-        return max(1, min(self._form.max_tokens, self._engine.base.context_tokens - len(prompt)))
+        return max(1, min(self._form.max_tokens, self._engine.model.context_tokens - len(prompt)))
 
     def _start(self, asks: Sequence[Ask], heard: _Heard) -> list[Ticket]:
         loop = asyncio.get_running_loop()
@@ -171,6 +171,6 @@ async def stripped(parts: AsyncGenerator[Part]) -> AsyncGenerator[Part]:
                     begun.add(part.index)
                 held[part.index] = text[len(kept) :]
                 if kept or part.told.tokens:
-                    yield Part(part.index, Piece(kept, part.told.tokens))
+                    yield Part(part.index, replace(part.told, text=kept))
             else:
                 yield part

@@ -43,10 +43,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Part:
-    """Something of one of the answers; they are numbered by prompt and then by sample."""
+    """Something of one of the answers; they are numbered by prompt and then by sample.
+
+    `report` is what else is to be told of the answer as it stands.
+    """
 
     index: int
     told: Scored | Piece | Ended
+    report: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -1,16 +1,16 @@
-"""From a model's name to what answers: merges by name or job, experts where they are served."""
+"""From a model's name to what answers: merges by name or job, forests, and experts if served."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evomerge.app.db.models import Expert, Job
-from evomerge.app.db.repositories import models
-from evomerge.app.db.repositories.lookup import find
+from evomerge.app.db.models import Expert, Forest, ForestElm, Job
+from evomerge.app.db.repositories import forests, models
+from evomerge.app.db.repositories.lookup import find, newest
 from evomerge.app.errors import NotPossibleError
 from evomerge.app.outputs import StoredOutput
 from evomerge.app.schemas.inputs import JobInputs
@@ -23,6 +23,7 @@ from evomerge.app.serving.errors import (
     ModelNotReadyError,
     ModelUnavailableError,
 )
+from evomerge.app.serving.forest import Forests
 from evomerge.app.serving.local import ChatForm
 from evomerge.app.serving.output import OutputModel
 from evomerge.app.serving.protocol import Card, ServedModel
@@ -33,7 +34,7 @@ from evomerge.merging.lora.config import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
-# Merges without a name, and experts, that a list holds at most.
+# Merges without a name, forests, and experts, that a list holds at most.
 _LISTED = 1000
 _PLAIN = "plain"
 
@@ -46,6 +47,7 @@ class Models:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._engines = Engines(context.settings)
+        self._forests = Forests(context.settings)
         self._spaces: Mapping[str, Make] = {
             "lora": self._lora,
             "output": self._output,
@@ -57,45 +59,54 @@ class Models:
 
     async def __aexit__(self, *failure: object) -> None:
         await self._engines.close()
+        await self._forests.close()
 
     async def get(self, name: str) -> ServedModel:
-        """What answers under a name: a merge's name or its job's id; an expert's name or id.
+        """What answers under a name: a merge's name or its job's id; a forest's or an expert's
+        name or id.
 
         Raises:
             ModelNotFoundError: nothing has this name.
-            ModelNotReadyError: it is a job that has not succeeded.
+            ModelNotReadyError: it is a job that has not succeeded, or a forest without an ELM.
             ApiError: it cannot be loaded.
         """
-        job, expert = await self._find(name)
-        if job is not None:
-            return await self._merge(job)
-        if expert is None or expert.base is None or expert.path is None:
-            raise ModelNotFoundError(name)
-        form = ChatForm(template=expert.meta.get("chat") != _PLAIN)
-        folder = Path(expert.path)
-        return await self._engines.model(
-            expert.base, folder, form, content_hash=expert.content_hash
-        )
+        match await self._find(name):
+            case Job(kind="merge") as job:
+                return await self._merge(job)
+            case Forest() as forest:
+                async with self._context.database.read() as session:
+                    elms = await forests.elms(session, forest.id)
+                return await self._forests.model(forest, elms)
+            case Expert(base=str(), path=str()) as expert:
+                return await self._expert(expert)
+        raise ModelNotFoundError(name)
 
     async def card(self, name: str) -> Card:
         """How a model is listed. Raises as `get`, and loads nothing."""
-        job, expert = await self._find(name)
-        if job is not None:
-            _check_finished(job)
-            return _merge_card(name, job)
-        if expert is None:
-            raise ModelNotFoundError(name)
-        return _expert_card(expert)
+        match await self._find(name):
+            case Job(kind="merge") as job:
+                _check_finished(job)
+                return _merge_card(name, job)
+            case Forest() as forest:
+                async with self._context.database.read() as session:
+                    elms = await forests.elms(session, forest.id)
+                return _forest_card(forest, elms)
+            case Expert() as expert:
+                return _expert_card(expert)
+        raise ModelNotFoundError(name)
 
     async def cards(self) -> list[Card]:
-        """Merges by name, merges by their jobs' ids, and experts where they are served."""
+        """Merges by name, merges by their jobs' ids, forests, and experts where they are served."""
         async with self._context.database.read() as session:
             named = await models.named(session)
             unnamed = await models.unnamed(session, _LISTED)
+            grown, _ = await newest(session, Forest, after=None, limit=_LISTED)
+            elms = await forests.elms_of(session, [forest.id for forest in grown])
             experts = await models.experts(session, _LISTED) if self._serves_experts else []
         return [
             *(_merge_card(model.name, job) for model, job in named),
             *(_merge_card(job.id, job) for job in unnamed),
+            *(_forest_card(forest, elms[forest.id]) for forest in grown if elms[forest.id]),
             *map(_expert_card, experts),
         ]
 
@@ -103,13 +114,19 @@ class Models:
     def _serves_experts(self) -> bool:
         return self._context.settings.serve_experts
 
-    async def _find(self, name: str) -> tuple[Job | None, Expert | None]:
+    async def _find(self, name: str) -> Job | Forest | Expert | None:
         async with self._context.database.read() as session:
-            job = await models.find(session, name)
-            expert = None
-            if job is None and self._serves_experts:
-                expert = await find(session, Expert, name)
-        return job, expert if expert is not None and expert.kind == "lora" else None
+            found = await models.find(session, name) or await find(session, Forest, name)
+            if found is not None or not self._serves_experts:
+                return found
+            expert = await find(session, Expert, name)
+        return expert if expert is not None and expert.kind == "lora" else None
+
+    async def _expert(self, expert: Expert) -> ServedModel:
+        form = ChatForm(template=expert.meta.get("chat") != _PLAIN)
+        return await self._engines.model(
+            str(expert.base), Path(str(expert.path)), form, content_hash=expert.content_hash
+        )
 
     async def _merge(self, job: Job) -> ServedModel:
         _check_finished(job)
@@ -180,6 +197,11 @@ def _merge_card(name: str, job: Job) -> Card:
         "merge_job_id": job.id,
     }
     return Card(name, job.finished_at or job.created_at, about)
+
+
+def _forest_card(forest: Forest, elms: Sequence[ForestElm]) -> Card:
+    about = {"kind": "forest", "forest_id": forest.id, "elms": [elm.name for elm in elms]}
+    return Card(forest.name, forest.created_at, about)
 
 
 def _expert_card(expert: Expert) -> Card:

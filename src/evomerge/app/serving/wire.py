@@ -189,6 +189,8 @@ class Stream:
         if isinstance(part.told, Ended):
             self._count += part.told.tokens
         more: Json = {"usage": None} if self.include_usage else {}
+        if part.report:
+            more["evomerge"] = {"index": part.index, **part.report}
         return [
             _event(self.head.body(self.shape.chunk_object, [choice], **more))
             for choice in self.shape.chunks(part)

@@ -1,4 +1,4 @@
-"""Many requests through one base at once: continuous batching with a key-value cache.
+"""Many requests through one model at once: continuous batching with a key-value cache.
 
 One thread owns the model. Requests of any adapter join the batch as soon as there is room, and
 leave it when they end; between two tokens of those under way at most one batch of new prompts is
@@ -12,10 +12,11 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from evomerge.connectors.local.base_model import BaseModel
-from evomerge.connectors.local.engine_batch import Batch, prefill
+from torch import Tensor
+
 from evomerge.connectors.local.engine_continuation import Continuation
-from evomerge.connectors.local.engine_layers import EngineAdapter, Route, segments
+from evomerge.connectors.local.engine_layers import EngineAdapter
+from evomerge.connectors.local.engine_model import EngineModel, Rows
 from evomerge.connectors.local.engine_text import Speller
 from evomerge.connectors.local.engine_values import (
     Ask,
@@ -31,10 +32,10 @@ logger = logging.getLogger(__name__)
 
 
 class Engine:
-    """Continues prompts over one base, which nothing else may use meanwhile.
+    """Continues prompts with one model, or several that speak together.
 
     Args:
-        base: the loaded base model.
+        model: what reads and writes; nothing else may use it meanwhile.
         batch_tokens: padded tokens of one forward over prompts at most (a longer one runs alone).
         rows: answers under way at once at most.
         waiting: requests that may wait at most.
@@ -43,28 +44,27 @@ class Engine:
 
     def __init__(
         self,
-        base: BaseModel,
+        model: EngineModel,
         *,
         batch_tokens: int = 4096,
         rows: int = 16,
         waiting: int = 256,
         cache_tokens: int = 65_536,
     ) -> None:
-        self.base = base
+        self.model = model
         self._batch_tokens = batch_tokens
         self._rows = rows
         self._limit = waiting
         self._cache_tokens = cache_tokens
-        self._ends = frozenset(base.end_tokens)
-        self._vocabulary = int(base.projection.out_features)
-        self._speller = Speller(base.tokenizer)
-        self._route = Route()
+        self._ends = frozenset(model.end_tokens)
+        self._speller = Speller(model.tokenizer)
         self._waiting: deque[Continuation] = deque()
         self._under_way: list[Continuation] = []  # being read
         self._running: list[Continuation] = []
-        self._batch: Batch | None = None
+        self._cached: Rows | None = None
         self._wake = threading.Condition()
         self._closed = False
+        self._retired = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -88,7 +88,7 @@ class Engine:
             for ask, tell in zip(asks, tells, strict=True)
         ]
         with self._wake:
-            if self._closed:
+            if self.closed:
                 raise EngineFailedError("the engine is closed")
             # A single request with many prompts may always come in where nobody waits.
             if self._waiting and len(self._waiting) + len(new) > self._limit:
@@ -99,8 +99,14 @@ class Engine:
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no more requests: it was closed, or its thread has died."""
-        return self._closed
+        """Whether it takes no more requests: it was closed or retired, or its thread has died."""
+        return self._closed or self._retired
+
+    def retire(self) -> None:
+        """Take no more requests, and end the thread when those that came are answered."""
+        with self._wake:
+            self._retired = True
+            self._wake.notify()
 
     def close(self) -> None:
         """End the thread; whatever is under way fails."""
@@ -110,20 +116,21 @@ class Engine:
         self._thread.join()
 
     def _check(self, ask: Ask) -> None:
-        if len(ask.prompt) + ask.max_tokens > self.base.context_tokens:
-            raise PromptTooLongError(len(ask.prompt), ask.max_tokens, self.base.context_tokens)
+        limit, vocabulary = self.model.context_tokens, self.model.vocabulary
+        if len(ask.prompt) + ask.max_tokens > limit:
+            raise PromptTooLongError(len(ask.prompt), ask.max_tokens, limit)
         for token in ask.prompt:
-            if not 0 <= token < self._vocabulary:
-                raise UnknownTokenError(token, self._vocabulary)
+            if not 0 <= token < vocabulary:
+                raise UnknownTokenError(token, vocabulary)
 
     def _run(self) -> None:
         try:
             while True:
                 with self._wake:
-                    self._wake.wait_for(lambda: self._closed or bool(self._waiting))
-                    if self._closed:
+                    self._wake.wait_for(lambda: self.closed or bool(self._waiting))
+                    if self._closed or not self._waiting:
                         return
-                with self.base.running(), self._route.installed(self.base):
+                with self.model.running():
                     self._work()
         finally:
             with self._wake:
@@ -143,10 +150,13 @@ class Engine:
 
     def _leave(self) -> None:
         """Let go of rows that have ended or that nobody waits for."""
-        kept = [n for n, each in enumerate(self._running) if not (each.ended or each.dropped)]
-        if len(kept) < len(self._running):
-            self._running = [self._running[n] for n in kept]
-            self._batch = self._batch.select(kept) if kept and self._batch else None
+        gone = {n for n, each in enumerate(self._running) if each.ended or each.dropped}
+        if not gone or self._cached is None:
+            return
+        self._cached.ended(sorted(gone))
+        kept = [n for n in range(len(self._running)) if n not in gone]
+        self._running = [self._running[n] for n in kept]
+        self._cached = self._cached.select(kept) if kept else None
 
     def _admit(self) -> None:
         """Read the prompts of the next requests, as many as fit."""
@@ -154,26 +164,36 @@ class Engine:
         if not new:
             return
         new.sort(key=lambda each: each.key)
-        self._route.segments = segments([each.adapter for each in new])
         keep = any(each.ask.max_tokens > 1 for each in new)
         self._under_way = new
-        states, batch = prefill(self.base, [each.ask.prompt for each in new], keep=keep)
-        logits = self.base.logits(states[:, -1])
-        for row, each in enumerate(new):
-            each.read(self.base, states[row, states.shape[1] - len(each.ask.prompt) :])
-            if not each.ended:
-                each.grow(logits[row], self._ends)
+        read = self.model.read([each.prompt for each in new], keep=keep)
+        for each, likely, weights in zip(new, read.likely, read.rows.weights(), strict=True):
+            each.read(likely, weights)
+        self._grow(new, read.logits, read.rows)
         self._under_way = []
         on = [row for row, each in enumerate(new) if not each.ended]
-        if batch is not None and on:
-            self._join([new[row] for row in on], batch.select(on))
+        read.rows.ended([row for row, each in enumerate(new) if each.ended])
+        if on:
+            self._join([new[row] for row in on], read.rows.select(on))
 
-    def _join(self, new: list[Continuation], batch: Batch) -> None:
-        rows = [*self._running, *new]
-        order = sorted(range(len(rows)), key=lambda row: rows[row].key)
-        whole = batch if self._batch is None else self._batch.joined(batch)
-        self._running = [rows[row] for row in order]
-        self._batch = whole.select(order)
+    def _grow(self, under_way: Sequence[Continuation], logits: Tensor, rows: Rows) -> None:
+        """Choose the next token of every row that has not ended."""
+        on = [row for row, each in enumerate(under_way) if not each.ended]
+        tokens: list[int | None] = [None] * len(under_way)
+        for row in on:
+            tokens[row] = under_way[row].choose(logits[row])
+        rows.observe(tokens)
+        weights = rows.weights()
+        for row in on:
+            if tokens[row] is not None:
+                under_way[row].grow(logits[row], self._ends, weights[row])
+
+    def _join(self, new: list[Continuation], rows: Rows) -> None:
+        both = [*self._running, *new]
+        order = sorted(range(len(both)), key=lambda row: both[row].key)
+        whole = rows if self._cached is None else self._cached.joined(rows)
+        self._running = [both[row] for row in order]
+        self._cached = whole.select(order)
 
     def _next(self) -> list[Continuation]:
         """The requests to read now, in the order they came."""
@@ -197,12 +217,10 @@ class Engine:
 
     def _step(self) -> None:
         """One more token of every row."""
-        if self._batch is None:
+        if self._cached is None:
             return
-        self._route.segments = segments([each.adapter for each in self._running])
-        states = self._batch.step(self.base, [each.last for each in self._running])
-        for each, logits in zip(self._running, self.base.logits(states), strict=True):
-            each.grow(logits, self._ends)
+        logits = self._cached.step([each.last for each in self._running])
+        self._grow(self._running, logits, self._cached)
 
     def _give_up(self, reason: str) -> None:
         """Fail everything under way, and once closed everything that waits too."""
@@ -211,7 +229,7 @@ class Engine:
             if self._closed:
                 lost += self._waiting
                 self._waiting.clear()
-        self._under_way, self._running, self._batch = [], [], None
+        self._under_way, self._running, self._cached = [], [], None
         for each in lost:
             if not each.ended:
                 each.fail(EngineFailedError(reason))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from evomerge.connectors.local.base_model import BaseModel
 from evomerge.connectors.local.engine_layers import EngineAdapter
+from evomerge.connectors.local.engine_model import Prompt
 from evomerge.connectors.local.engine_sampling import Chooser, Likely, likelihoods
 from evomerge.connectors.local.engine_text import Answer, Speller
 from evomerge.connectors.local.engine_values import (
@@ -24,10 +25,10 @@ from evomerge.connectors.local.engine_values import (
     Tell,
     Ticket,
     TokenScore,
+    Weights,
 )
 
-# Logits of one chunk of prompt positions at most, in bytes.
-_LOGITS_BYTES = 64 * 2**20
+_BROKEN = "the model gave NaN: its weights are broken"
 
 
 class Continuation:
@@ -59,6 +60,11 @@ class Continuation:
         return "" if self.adapter is None else self.adapter.key
 
     @property
+    def prompt(self) -> Prompt:
+        """What the model is to read."""
+        return Prompt(self.ask, self.adapter)
+
+    @property
     def most_tokens(self) -> int:
         """Tokens of prompt and answer at most."""
         return len(self.ask.prompt) + self.ask.max_tokens
@@ -68,65 +74,71 @@ class Continuation:
         """Whether nobody waits for it any more."""
         return self.ticket.cancelled
 
-    def read(self, base: BaseModel, states: Tensor) -> None:
-        """The prompt went through the model: last hidden states (prompt, d)."""
-        tokens: tuple[TokenScore, ...] = ()
-        if self.ask.echo and self.ask.alternatives is not None:
-            tokens = self._prompt_scores(base, states, self.ask.alternatives)
-        self._tell(Scored(tokens))
-        if self.ask.max_tokens == 0:
-            self._end("length", None)
+    def read(self, likely: Sequence[Likely] | None, weights: Weights) -> None:
+        """The prompt went through the model.
 
-    def grow(self, logits: Tensor, ends: frozenset[int]) -> None:
-        """One more token, of logits (vocabulary,)."""
-        if bool(logits.isnan().any()):
-            self.fail(EngineFailedError("the model gave NaN: its weights are broken"))
+        Args:
+            likely: of its tokens but the first; None where they are not wanted.
+            weights: after it.
+        """
+        tokens = () if likely is None else self._prompt_scores(likely)
+        if any(math.isnan(score.logprob or 0.0) for score in tokens):
+            self.fail(EngineFailedError(_BROKEN))
             return
-        token = self.last = self._choose(logits)
+        self._tell(Scored(tokens, weights))
+        if self.ask.max_tokens == 0:
+            self._end("length", None, weights)
+
+    def choose(self, logits: Tensor) -> int | None:
+        """The next token, by logits (vocabulary,); None where they are broken, and it failed."""
+        if bool(logits.isnan().any()):
+            self.fail(EngineFailedError(_BROKEN))
+            return None
+        self.last = self._choose(logits)
+        return self.last
+
+    def grow(self, logits: Tensor, ends: frozenset[int], weights: Weights) -> None:
+        """The token was chosen.
+
+        Args:
+            logits: (vocabulary,), that it was chosen by.
+            ends: tokens that end an answer.
+            weights: after it.
+        """
+        token = self.last
         self._count += 1
         score = None
         if self.ask.alternatives is not None:
             own = torch.tensor([token], device=logits.device)
             score = self._score(token, likelihoods(logits[None], own, self.ask.alternatives)[0])
         if token in ends:
-            self._end("stop", score)
+            self._end("stop", score, weights)
             return
         piece = self._answer.add(token, score)
         if piece is not None:
-            self._tell(piece)
+            self._tell(replace(piece, weights=weights))
         if self._answer.stopped:
-            self._end("stop", None)
+            self._end("stop", None, weights)
         elif self._count == self.ask.max_tokens:
-            self._end("length", None)
+            self._end("length", None, weights)
 
     def fail(self, error: EngineError) -> None:
         """Nothing more comes of it."""
         self.ended = True
         self._tell(Failed(error))
 
-    def _end(self, finish: Finish, score: TokenScore | None) -> None:
+    def _end(self, finish: Finish, score: TokenScore | None, weights: Weights) -> None:
         self.ended = True
         piece: Piece | None = self._answer.end(score)
         if piece is not None:
-            self._tell(piece)
+            self._tell(replace(piece, weights=weights))
         # The very last characters may have completed a stop.
-        self._tell(Ended("stop" if self._answer.stopped else finish, self._count))
+        self._tell(Ended("stop" if self._answer.stopped else finish, self._count, weights))
 
-    def _prompt_scores(
-        self, base: BaseModel, states: Tensor, alternatives: int
-    ) -> tuple[TokenScore, ...]:
-        """The first token has nothing before it; the state at a position predicts the next."""
+    def _prompt_scores(self, likely: Sequence[Likely]) -> tuple[TokenScore, ...]:
+        """The first token has nothing before it."""
         prompt = self.ask.prompt
         scores = [TokenScore(self._speller.token(prompt[0]), None)]
-        size = max(1, _LOGITS_BYTES // (4 * base.projection.out_features))
-        targets = torch.tensor(prompt[1:], dtype=torch.int64)
-        parts = zip(torch.split(states[:-1], size), torch.split(targets, size), strict=True)
-        likely = [
-            each
-            for some, wanted in parts
-            if len(wanted)
-            for each in likelihoods(base.logits(some), wanted, alternatives)
-        ]
         scores += map(self._score, prompt[1:], likely)
         return _placed(scores)
 

@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 from evomerge.connectors.local.errors import LocalModelError
 
 Finish = Literal["stop", "length"]
+# What each of several models that speak together weighs, summing to 1; empty where one speaks.
+Weights: TypeAlias = tuple[float, ...]
 
 
 class EngineError(LocalModelError):
@@ -116,25 +118,32 @@ class TokenScore:
 
 @dataclass(frozen=True)
 class Scored:
-    """The prompt was read; its tokens, where `echo` was asked for."""
+    """The prompt was read; its tokens, where `echo` was asked for, and the weights after it."""
 
     tokens: tuple[TokenScore, ...]
+    weights: Weights = ()
 
 
 @dataclass(frozen=True)
 class Piece:
-    """More of the answer: text that no stop can take back, and the tokens that ended in it."""
+    """More of the answer: text that no stop can take back, the tokens that ended in it, and the
+    weights after them.
+    """
 
     text: str
     tokens: tuple[TokenScore, ...] = ()
+    weights: Weights = ()
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of an answer; `tokens` were generated in all, an end-of-text included."""
+    """The end of an answer; `tokens` were generated in all, an end-of-text included. The weights
+    are those after all of them.
+    """
 
     finish: Finish
     tokens: int
+    weights: Weights = ()
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,20 @@ class Elms:
             held = next(reversed(self._held), 0)
         return self.model(held)
 
+    def take_over(self, other: Elms) -> None:
+        """Take what another forest holds of the same files, so that it is not loaded again.
+
+        Both must have been made with the same device, dtype and threads.
+        """
+        with other._lock:
+            held = {other.elms[place]: base for place, base in other._held.items()}
+            known = other._bytes, other._words
+        with self._lock:
+            for place, elm in enumerate(self.elms):
+                if elm.content_hash is not None and elm in held and len(self._held) < self._most:
+                    self._bytes, self._words = known
+                    self._held[place] = held[elm]
+
     @property
     def _most(self) -> int:
         """How many may be in memory at once."""

@@ -15,14 +15,14 @@ import numpy as np
 from evomerge.connectors.local.forest.cache import LogProbCache
 from evomerge.connectors.local.forest.elms import Elms
 from evomerge.connectors.local.forest.log_probs import text_rows, token_log_probs
-from evomerge.connectors.local.forward import Stopped, never
 from evomerge.connectors.local.rows import Row
+from evomerge.connectors.local.stopping import Stopped, never
 from evomerge.evaluation.objective import FloatArray
-from evomerge.merging.forest.ensemble import score_texts
+from evomerge.merging.forest.ensemble import mixture, score_texts
 from evomerge.merging.forest.errors import LogProbsError
 from evomerge.merging.forest.posterior import History
 from evomerge.merging.forest.prior import LIMIT, WEIGHT, Prior, chosen, estimate
-from evomerge.merging.forest.top_k import checked_k, foremost
+from evomerge.merging.forest.top_k import checked_k, foremost, keep_top
 
 # static: the k ELMs of largest prior run, the others never do; token: all run, and at each token
 # the k of largest posterior are mixed.
@@ -39,6 +39,8 @@ class Mixing:
         top_k: how many ELMs speak at most; None for all.
         top_k_kind: whether those are chosen by the prior, or anew at each token. A top-k per
             token saves no forward: an ELM that is not mixed now must read on to be weighed later.
+        fixed: whether the prior's weights hold for every token, whatever was read; `history` then
+            says nothing.
 
     Raises:
         TopKError: k is no number of these ELMs.
@@ -48,15 +50,17 @@ class Mixing:
     history: History = "full"
     top_k: int | None = None
     top_k_kind: TopKKind = "token"
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         checked_k(self.top_k, len(self.prior.weights))
 
     @property
     def running(self) -> tuple[int, ...]:
-        """Places of the ELMs that run at all."""
+        """Places of the ELMs that run at all; those without a part in the prior never speak."""
         k = self.top_k if self.top_k_kind == "static" else None
-        return tuple(map(int, foremost(self.prior.weights, k)))
+        places = foremost(self.prior.weights, k)
+        return tuple(place for place in places.tolist() if self.prior.weights[place] > 0)
 
     @property
     def running_prior(self) -> Prior:
@@ -67,7 +71,8 @@ class Mixing:
     @property
     def token_top_k(self) -> int | None:
         """How many of those that run are mixed at each token; None for all."""
-        return self.top_k if self.top_k_kind == "token" else None
+        few = self.top_k is not None and self.top_k < len(self.running)
+        return self.top_k if self.top_k_kind == "token" and few else None
 
 
 @dataclass(frozen=True)
@@ -161,13 +166,12 @@ class ForestScorer:
             raise LogProbsError(
                 "prior", f"is of {len(mixing.prior.weights)} ELMs, there are {len(self._elms)}"
             )
-        places = mixing.running
-        found, prior = score_texts(
-            self.log_probs(rows, places),
-            mixing.running_prior,
-            history=mixing.history,
-            top_k=mixing.token_top_k,
-        )
+        places, prior = mixing.running, mixing.running_prior
+        read = self.log_probs(rows, places)
+        if mixing.fixed:
+            weights = keep_top(prior.log, mixing.token_top_k)
+            return Scored([mixture(each, weights) for each in read], places, prior)
+        found, prior = score_texts(read, prior, history=mixing.history, top_k=mixing.token_top_k)
         return Scored(found, places, prior)
 
     def prior(

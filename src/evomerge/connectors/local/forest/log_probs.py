@@ -17,9 +17,10 @@ from evomerge.connectors.local.base_model import BaseModel
 from evomerge.connectors.local.errors import EmptyAnswerError, ScoringCancelledError
 from evomerge.connectors.local.forest.cache import LogProbCache
 from evomerge.connectors.local.forest.errors import BrokenElmError
-from evomerge.connectors.local.forward import Stopped, cut, never, token_nll
+from evomerge.connectors.local.forward import cut, token_nll
 from evomerge.connectors.local.layout import lay_out
 from evomerge.connectors.local.rows import Row, RowEncoder
+from evomerge.connectors.local.stopping import Stopped, never
 from evomerge.evaluation.example import Example
 from evomerge.evaluation.objective import FloatArray
 
