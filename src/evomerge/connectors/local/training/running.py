@@ -29,7 +29,7 @@ from evomerge.connectors.local.training.start import (
 )
 from evomerge.connectors.local.training.tokens import TokenCache, corpus_hash, token_cache
 from evomerge.connectors.local.training.trainer import Trainer
-from evomerge.evaluation.corpus import Corpus, EmptyDomainError, check_domains
+from evomerge.evaluation.corpus import Corpus, check_domains
 from evomerge.merging.checkpoint.lineage import Lineage, Parent, write_lineage
 from evomerge.merging.storing import written_whole
 
@@ -47,7 +47,7 @@ class Trained:
         own_tokens: seen in this run.
         domain_tokens: of those, by domain.
         train_loss: mean of the last 50 steps, nats a token.
-        dev_losses: on each domain's development documents, nats a token; none without such.
+        dev_losses: on the development documents of each domain that has any, nats a token.
         parents: weights of the ELMs that it began with, by name.
         posterior: of the forest's ELMs on the new domain, by name; None where nothing was measured.
         start_losses: of the starts that were tried on the development sample; likewise.
@@ -163,16 +163,9 @@ class Run:
         return self._steps * self._recipe.batch_tokens
 
     def _development(self, data: Sequence[TokenCache]) -> dict[str, EvaluationRows]:
-        if not self._recipe.dev_share:
-            return {}
-        parts = {
-            cache.domain: EvaluationRows(cache, "dev", self._recipe.block_tokens) for cache in data
-        }
-        for corpus in self.corpora:
-            if not len(parts[corpus.domain]):
-                reason = f"has no development document at dev_share={self._recipe.dev_share}"
-                raise EmptyDomainError(corpus.domain, corpus.path, reason)
-        return parts
+        """Of the domains that have development documents; a share of few may be none."""
+        parts = [(cache, EvaluationRows(cache, "dev", self._recipe.block_tokens)) for cache in data]
+        return {cache.domain: part for cache, part in parts if len(part)}
 
     def _loss(self, trainer: Trainer, part: EvaluationRows) -> float:
         steps = self._steps
