@@ -37,7 +37,7 @@ from evomerge.app.db.repositories import queue
 from evomerge.app.schemas.spec import Budget
 from evomerge.app.worker import group_commit
 from evomerge.app.worker.answer_book import AnswerBook
-from evomerge.connectors.client import Hook
+from evomerge.connectors.client import Call, Hook
 from evomerge.connectors.expert import ApiExpert, Capabilities
 from evomerge.connectors.question import Answer, Completion, Endpoint, Message, Question, Token
 
@@ -63,7 +63,7 @@ class Clock:
     ) -> Answer:
         """The same answer to everything."""
         if on_attempt is not None:
-            await on_attempt()
+            await on_attempt(Call(question.endpoint))
         await asyncio.sleep(self.latency)
         tokens = tuple(Token(f"t{n}", -0.5, (("a", -0.5),)) for n in range(self.tokens))
         return Answer((Completion("It is late.", "stop", tokens),), 20, 4)

@@ -103,4 +103,5 @@ def test_an_answer_is_stored_in_a_form_that_stays() -> None:
         "input_tokens": 20,
         "output_tokens": 2,
         "requests": 1,
+        "lost": 0,
     }

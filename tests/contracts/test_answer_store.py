@@ -98,11 +98,11 @@ async def test_what_a_database_cannot_hold_is_stored_in_its_place(database: Data
 async def test_a_refusal_is_found_again_and_then_costs_nothing(
     database: Database, kind: type[QuestionRefusedError]
 ) -> None:
-    await store(database, {K1: kind("m", "too\0 rude", param="messages", may_have_cost=True)})
+    await store(database, {K1: kind("m", "too\0 rude", param="messages", charged=1)})
     found = (await find(database, K1))[K1]
     assert type(found) is kind
     assert (found.model, found.reason, found.param) == ("m", "too� rude", "messages")
-    assert (found.requests, found.may_have_cost) == (0, False)
+    assert (found.requests, found.charged) == (0, 0)
 
 
 async def test_a_question_is_claimed_by_one(database: Database) -> None:

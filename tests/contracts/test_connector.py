@@ -23,6 +23,7 @@ from tests.support.provider import (
     provider,
 )
 
+from evomerge.connectors.client import Call
 from evomerge.connectors.errors import (
     AskError,
     CredentialError,
@@ -170,18 +171,39 @@ async def test_a_broken_answer_is_asked_for_again(
     action, kind = BROKEN.get(name, (subject.empty, UnusableAnswerError))
     server.faults.append(action)
     async with connectors() as asked:
-        assert (await asked.ask(question)).requests == 2
+        answer = await asked.ask(question)
+        assert (answer.requests, answer.lost) == (2, 1)
     server.faults.extend([action] * ATTEMPTS)
     error = await fails(question)
     assert type(error) is kind
-    assert error.requests == ATTEMPTS
-    assert error.may_have_cost
+    assert error.requests == error.charged == ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    ("status", "lost"),
+    [(408, 1), (424, 1), (429, 0), (500, 1), (501, 0), (502, 1), (503, 0), (504, 1), (529, 0)],
+)
+async def test_only_requests_that_may_have_been_charged_count_as_lost(
+    subject: Subject, server: Provider, question: Question, status: int, lost: int
+) -> None:
+    refusal = subject.refusal(status, "later")
+    server.faults.append(refusal)
+    async with connectors() as asked:
+        answer = await asked.ask(question)
+        assert (answer.requests, answer.lost) == (2, lost)
+    # A fault of either kind before it: each counts for itself.
+    server.faults.extend([Reset(), *[refusal] * (ATTEMPTS - 1)])
+    error = await fails(question)
+    assert (error.requests, error.charged) == (ATTEMPTS, 1 + lost * (ATTEMPTS - 1))
 
 
 async def test_an_error_inside_a_200_is_an_error(server: Provider, question: Question) -> None:
     server.faults.append(Send({"error": {"message": "Provider returned error", "code": 429}}))
+    server.faults.append(Send({"error": {"message": "Provider returned error"}}))
     async with connectors() as asked:
-        assert (await asked.ask(question)).requests == 2
+        answer = await asked.ask(question)
+        # The first says that it is busy, the second leaves open whether it worked.
+        assert (answer.requests, answer.lost) == (3, 1)
 
 
 async def test_a_slow_drip_ends_at_the_deadline(server: Provider, question: Question) -> None:
@@ -189,6 +211,7 @@ async def test_a_slow_drip_ends_at_the_deadline(server: Provider, question: Ques
     error = await fails(question, attempts=1, deadline_seconds=0.2)
     assert type(error) is ProviderDownError
     assert "within 0.2 s" in str(error)
+    assert error.charged == 1
     await asyncio.wait_for(server.left.wait(), 10)
 
 
@@ -196,7 +219,7 @@ async def test_silence_ends(server: Provider, question: Question) -> None:
     server.faults.append(Hang())
     error = await fails(question, attempts=1, read_seconds=0.2)
     assert type(error) is ProviderDownError
-    assert error.may_have_cost
+    assert error.charged == 1
 
 
 async def test_a_server_that_is_not_there_is_down(question: Question) -> None:
@@ -204,7 +227,7 @@ async def test_a_server_that_is_not_there_is_down(question: Question) -> None:
         address = gone.base_url
     error = await fails(replace(question, endpoint=replace(question.endpoint, base_url=address)))
     assert type(error) is ProviderDownError
-    assert not error.may_have_cost
+    assert (error.requests, error.charged) == (ATTEMPTS, 0)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -262,8 +285,9 @@ async def test_a_hook_hears_of_each_attempt_and_may_end_it(
 
     heard = 0
 
-    async def budget() -> None:
+    async def budget(sent: Call) -> None:
         nonlocal heard
+        assert (sent.requests, sent.lost) == (heard, 0)
         heard += 1
         if heard > 2:
             raise SpentError

@@ -17,6 +17,7 @@ from evomerge.app.db.repositories import queue
 from evomerge.app.db.repositories.queue import Lease
 from evomerge.app.schemas.spec import Budget
 from evomerge.app.worker.answer_book import AnswerBook
+from evomerge.connectors.client import Call as Sent
 from evomerge.connectors.client import Hook
 from evomerge.connectors.expert import ApiExpert, Capabilities, Price
 from evomerge.connectors.question import Answer, Completion, Endpoint, Message, Question, Sampling
@@ -41,8 +42,8 @@ def question(number: int, *, endpoint: Endpoint = ENDPOINT, **fields: Any) -> Qu
     )
 
 
-def answer(text: str, requests: int = 1) -> Answer:
-    return Answer((Completion(text, "stop"),), INPUT, OUTPUT, requests)
+def answer(text: str, requests: int = 1, lost: int = 0) -> Answer:
+    return Answer((Completion(text, "stop"),), INPUT, OUTPUT, requests, lost)
 
 
 @dataclass
@@ -53,12 +54,14 @@ class Parrot:
         gate: awaited before each answer; free by default.
         fault: raised in place of an answer, if it gives one.
         attempts: requests that one answer takes.
+        lost: whether those before the last are lost, and may have been charged; else refused.
         most: questions that were under way at once.
     """
 
     gate: Callable[[Question], Awaitable[object]] | None = None
     fault: Callable[[Question], Exception | None] = lambda question: None
     attempts: int = 1
+    lost: bool = False
     asked: Counter[str] = field(default_factory=Counter)
     most: int = 0
     _under_way: int = 0
@@ -72,14 +75,18 @@ class Parrot:
         self._under_way += 1
         self.most = max(self.most, self._under_way)
         try:
+            call = Sent(question.endpoint)
             for _ in range(self.attempts):
+                call.charged = call.requests if self.lost else 0
                 if on_attempt is not None:
-                    await on_attempt()
+                    await on_attempt(call)
+                call.requests += 1
+                call.charged += 1
                 self.asked[question.messages[0].content] += 1
             await (self.gate(question) if self.gate else asyncio.sleep(0))
             if (error := self.fault(question)) is not None:
                 raise error
-            return answer(question.messages[0].content, self.attempts)
+            return answer(question.messages[0].content, self.attempts, max(0, call.charged - 1))
         finally:
             self._under_way -= 1
 

@@ -75,6 +75,7 @@ class AnthropicConnector:
             sum(answer.input_tokens for answer in answers),
             sum(answer.output_tokens for answer in answers),
             call.requests,
+            call.lost,
         )
 
 

@@ -34,7 +34,6 @@ from evomerge.connectors.question import Endpoint
 from evomerge.connectors.retries import AgainError, Retries
 
 T = TypeVar("T")
-Hook = Callable[[], Awaitable[None]]
 Scheme = Callable[[str], Mapping[str, str]]
 Read = Callable[[Any], T]
 
@@ -56,26 +55,39 @@ def as_it_is(answer: Any) -> Any:
 
 @dataclass
 class Call:
-    """All requests that one question takes: who is asked, and how many were sent so far.
+    """All requests that one question takes: who is asked, and what became of them so far.
 
     Attributes:
         endpoint: who is asked.
         on_attempt: awaited before each request is sent; what it raises ends the call.
         requests: sent so far.
+        answered: of them, those whose answer was read.
+        charged: of them, those that were answered, are under way, or have failed in a way that
+            leaves open whether the provider worked. Refused ones are none of these.
     """
 
     endpoint: Endpoint
     on_attempt: Hook | None = None
     requests: int = 0
+    answered: int = 0
+    charged: int = 0
+
+    @property
+    def lost(self) -> int:
+        """Requests that may have been charged, and have brought no answer."""
+        return self.charged - self.answered
 
     @property
     def who(self) -> str:
         """As errors name it."""
         return f"{self.endpoint.base_url} {self.endpoint.model}"
 
-    def error(self, kind: type[AskError], reason: str, *, may_have_cost: bool = False) -> AskError:
+    def error(self, kind: type[AskError], reason: str) -> AskError:
         """An error of this call; its reason must hold no secret."""
-        return kind(self.who, reason, requests=self.requests, may_have_cost=may_have_cost)
+        return kind(self.who, reason, requests=self.requests, charged=self.charged)
+
+
+Hook = Callable[[Call], Awaitable[None]]
 
 
 @dataclass
@@ -200,14 +212,15 @@ class Caller:
         try:
             addresses = await self.hosts.addresses(way.origin, call.who)
         except NotConnectedError as error:
-            raise self._lost(call, str(error), may_have_cost=False) from None
+            raise self._lost(call, str(error)) from None
         secret = self._secret(call, way.origin, addresses)
         credential = sent.scheme(secret) if secret is not None else {}
         headers = {**sent.headers, **credential}
         async with way.gate.passed(sent.tokens):
             if call.on_attempt is not None:
-                await call.on_attempt()
+                await call.on_attempt(call)
             call.requests += 1
+            call.charged += 1  # until it is known to have cost nothing
             reply = await self._exchange(call, way, addresses, sent, headers)
         return self._clean(reply, secret)
 
@@ -225,11 +238,12 @@ class Caller:
                 return await self._first(way, addresses, sent, headers)
         except TimeoutError:
             reason = f"no whole answer within {seconds:g} s"
-            raise self._lost(call, reason, may_have_cost=True) from None
+            raise self._lost(call, reason) from None
         except NotConnectedError as error:
-            raise self._lost(call, str(error), may_have_cost=False) from None
+            call.charged -= 1
+            raise self._lost(call, str(error)) from None
         except UnreachableError as error:
-            raise self._lost(call, str(error), may_have_cost=True) from None
+            raise self._lost(call, str(error)) from None
         except BadAnswerError as error:
             raise self._unusable(call, str(error)) from None
 
@@ -264,11 +278,13 @@ class Caller:
         if not 200 <= reply.status < 300:
             raise self._refused(call, reply)
         try:
-            return read(reply)
+            found = read(reply)
         except ToldError as error:
             raise self._told(call, error.told, None) from None
         except BadAnswerError as error:
             raise self._unusable(call, str(error)) from None
+        call.answered += 1
+        return found
 
     def _way(self, call: Call) -> tuple[Way, str]:
         try:
@@ -295,6 +311,7 @@ class Caller:
 
     def _refused(self, call: Call, reply: Reply) -> Exception:
         if 300 <= reply.status < 400:
+            call.charged -= 1
             where = reply.headers.get("location", "nowhere")
             reason = f"redirects ({reply.status}) to {where!r}, which is not followed"
             return call.error(HostRefusedError, self._scrubbed(reason)[: faults.SHOWN])
@@ -304,20 +321,19 @@ class Caller:
         return self._told(call, faults.told(reply.status, body), after)
 
     def _told(self, call: Call, told: faults.Told, after: float | None) -> Exception:
-        reason = self._scrubbed(f"{told.status}: {told.message}")
-        error = call.error(told.kind, reason, may_have_cost=told.status in faults.COSTLY)
+        if not told.may_have_cost:
+            call.charged -= 1
+        error = call.error(told.kind, self._scrubbed(f"{told.status}: {told.message}"))
         if isinstance(error, QuestionRefusedError) and told.param is not None:
             error.param = self._scrubbed(told.param)
         again = told.transient or isinstance(error, UnusableAnswerError)
         return AgainError(error, after) if again else error
 
     def _unusable(self, call: Call, reason: str) -> AgainError:
-        reason = self._scrubbed(reason)
-        return AgainError(call.error(UnusableAnswerError, reason, may_have_cost=True))
+        return AgainError(call.error(UnusableAnswerError, self._scrubbed(reason)))
 
-    def _lost(self, call: Call, reason: str, *, may_have_cost: bool) -> AgainError:
-        reason = self._scrubbed(reason)
-        return AgainError(call.error(ProviderDownError, reason, may_have_cost=may_have_cost))
+    def _lost(self, call: Call, reason: str) -> AgainError:
+        return AgainError(call.error(ProviderDownError, self._scrubbed(reason)))
 
     def _clean(self, reply: Reply, secret: str | None) -> Reply:
         """Without the key that was sent, should the server send it back."""

@@ -11,17 +11,16 @@ class AskError(ConnectorError):
     Attributes:
         model: who was asked, as base URL and model name.
         requests: HTTP requests that were sent for it.
-        may_have_cost: whether the provider may have worked, and charged, all the same.
+        charged: those of them that were answered, or after which the provider may have worked all
+            the same.
     """
 
-    def __init__(
-        self, model: str, reason: str, *, requests: int = 1, may_have_cost: bool = False
-    ) -> None:
+    def __init__(self, model: str, reason: str, *, requests: int = 1, charged: int = 0) -> None:
         super().__init__(f"{model}: {reason}")
         self.model = model
         self.reason = reason
         self.requests = requests
-        self.may_have_cost = may_have_cost
+        self.charged = charged
 
 
 class HostRefusedError(AskError):
@@ -50,9 +49,9 @@ class QuestionRefusedError(AskError):
         *,
         param: str | None = None,
         requests: int = 1,
-        may_have_cost: bool = False,
+        charged: int = 0,
     ) -> None:
-        super().__init__(model, reason, requests=requests, may_have_cost=may_have_cost)
+        super().__init__(model, reason, requests=requests, charged=charged)
         self.param = param
 
 

@@ -22,8 +22,10 @@ from evomerge.connectors.errors import (
 # 424 is how TGI and LoRAX say that generating failed.
 TRANSIENT = frozenset({408, 409, 424, 425, 429, 500, 501, 502, 503, 504, 529})
 OVERLOADED = frozenset({429, 529})
-# Statuses after which the provider may have worked, and charged, all the same.
-COSTLY = frozenset({408, 424, 500, 502, 504})
+# Statuses after which the provider may have worked, and charged, all the same; of 5xx all but FREE.
+# 200 is an error where an answer was promised.
+COSTLY = frozenset({200, 408, 424})
+FREE = frozenset({501, 503, 529})
 LONG_CODES = frozenset({"context_length_exceeded", "string_above_max_length", "request_too_large"})
 LONG_WORDS = (
     "maximum context length",
@@ -61,6 +63,11 @@ class Told:
     def transient(self) -> bool:
         """Whether asking again may help."""
         return self.status in TRANSIENT and self.code not in UNPAID_CODES
+
+    @property
+    def may_have_cost(self) -> bool:
+        """Whether the provider may have worked, and charged, all the same."""
+        return self.status in COSTLY or (self.status >= 500 and self.status not in FREE)
 
     @property
     def kind(self) -> type[AskError]:

@@ -52,6 +52,7 @@ class OpenAIConnector:
             sum(answer.input_tokens for answer in answers),
             sum(answer.output_tokens for answer in answers),
             call.requests,
+            call.lost,
         )
 
     async def _one(self, call: Call, question: Question, capabilities: Capabilities) -> Answer:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from evomerge.connectors.client import Caller, Hook
+from evomerge.connectors.client import Call, Caller, Hook
 from evomerge.connectors.errors import (
     ProviderDownError,
     QuestionRefusedError,
@@ -254,7 +254,7 @@ class _Probe:
         """The answer to an optional question; None, and a note, if it is refused or broken."""
         sent = 0
 
-        async def on_attempt() -> None:
+        async def on_attempt(_: Call) -> None:
             nonlocal sent
             sent += 1
             if sent > SENDS:

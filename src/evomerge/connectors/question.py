@@ -158,12 +158,14 @@ class Answer:
             completions interface and `samples` for chat.
         input_tokens, output_tokens: as the provider counts them; where it does not, as estimated.
         requests: HTTP requests that were sent for it, retries included.
+        lost: of them, those that failed and may have been charged all the same.
     """
 
     completions: tuple[Completion, ...]
     input_tokens: int
     output_tokens: int
     requests: int = 1
+    lost: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As stored. Finite numbers only."""
@@ -194,6 +196,7 @@ class Answer:
             input_tokens=stored["input_tokens"],
             output_tokens=stored["output_tokens"],
             requests=stored["requests"],
+            lost=stored["lost"],
         )
 
 

@@ -96,12 +96,13 @@ class Server:
         """POST JSON; what `read` makes of the answer's JSON.
 
         Args:
-            tokens: that the server has to read.
+            tokens: that the server has to read; added to the tally for each request that is lost,
+                since it may have read them all the same.
 
         Raises:
             AskError: there is no answer.
         """
-        with self._call(tally) as call:
+        with self._call(tally, tokens) as call:
             return await self.caller.post(call, path, body, read=read, tokens=tokens)
 
     async def tell(self, path: str, content: bytes, tally: Tally) -> None:
@@ -119,12 +120,13 @@ class Server:
             await self.caller.send(call, "POST", path, content=content, read=heard, headers=headers)
 
     @contextmanager
-    def _call(self, tally: Tally) -> Iterator[Call]:
+    def _call(self, tally: Tally, tokens: int = 0) -> Iterator[Call]:
         call = Call(self.endpoint)
         try:
             yield call
         finally:
             tally.requests += call.requests
+            tally.tokens += tokens * call.lost
 
 
 def root(base_url: str) -> str:

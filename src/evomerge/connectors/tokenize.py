@@ -103,7 +103,7 @@ async def _told(
 ) -> int | None:
     sent = False
 
-    async def once() -> None:
+    async def once(_: Call) -> None:
         nonlocal sent
         if sent:
             raise _EnoughError

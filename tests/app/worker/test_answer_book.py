@@ -188,15 +188,15 @@ async def test_a_refusal_of_our_own_is_asked_again(database: Database) -> None:
         assert await book.ask(question(1), EXPERT) == answer("q0000001")
 
 
-@pytest.mark.parametrize("may_have_cost", [False, True])
+@pytest.mark.parametrize("charged", [0, 1])
 @pytest.mark.parametrize(
     "kind", [CredentialError, HostRefusedError, OverloadedError, ProviderDownError]
 )
 async def test_other_failures_go_up_and_leave_the_question_free(
-    database: Database, kind: type[AskError], may_have_cost: bool
+    database: Database, kind: type[AskError], charged: int
 ) -> None:
     lease = await held_job(database)
-    parrot = Parrot(fault=lambda _: kind("m", "no", requests=1, may_have_cost=may_have_cost))
+    parrot = Parrot(fault=lambda _: kind("m", "no", requests=1, charged=charged))
     async with opened(database, lease, parrot) as book:
         with pytest.raises(kind):
             await book.ask(question(1), EXPERT)
@@ -206,19 +206,21 @@ async def test_other_failures_go_up_and_leave_the_question_free(
     whole = most(question(1), EXPERT)
     failed = (await all_calls(database))[0]
     assert failed.requests == 1
-    assert failed.input_tokens == (whole.input_tokens if may_have_cost else 0)
+    assert failed.input_tokens == charged * whole.input_tokens
     async with opened(database, lease, Parrot()) as book:
         assert await book.ask(question(1), EXPERT) == answer("q0000001")
     assert all(call.settled for call in await all_calls(database))
 
 
-async def test_requests_that_had_to_be_repeated_stay_booked(database: Database) -> None:
-    lease, parrot = await held_job(database), Parrot(attempts=3)
+@pytest.mark.parametrize("lost", [False, True])
+async def test_requests_that_had_to_be_repeated_stay_booked(database: Database, lost: bool) -> None:
+    """At their tokens only where they may have been charged."""
+    lease, parrot = await held_job(database), Parrot(attempts=3, lost=lost)
     async with opened(database, lease, parrot) as book:
         await book.ask(question(1), EXPERT)
         whole = most(question(1), EXPERT)
         assert book.spending.spent.requests == 3
-        assert book.spending.spent.input_tokens == INPUT + 2 * whole.input_tokens
+        assert book.spending.spent.input_tokens == INPUT + 2 * lost * whole.input_tokens
         async with database.read() as session:
             assert await calls.total(session, "mj_1") == book.spending.spent
 
@@ -262,6 +264,25 @@ async def test_a_repeated_request_that_does_not_fit_is_not_sent(database: Databa
     assert parrot.asked.total() == 2
     (call,) = await all_calls(database)
     assert (call.requests, call.settled) == (2, True)
+
+
+async def test_refused_requests_take_no_room_for_tokens(database: Database) -> None:
+    whole = most(question(1), EXPERT)
+    budget = Budget(input_tokens=whole.input_tokens, output_tokens=whole.output_tokens)
+    lease, parrot = await held_job(database), Parrot(attempts=5)
+    async with opened(database, lease, parrot, budget) as book:
+        assert await book.ask(question(1), EXPERT) == answer("q0000001", 5)
+        assert book.spending.spent == Cost(5, INPUT, OUTPUT, EXPERT.price.of(INPUT, OUTPUT))
+
+
+async def test_a_lost_request_that_leaves_no_room_is_not_repeated(database: Database) -> None:
+    whole = most(question(1), EXPERT)
+    lease, parrot = await held_job(database), Parrot(attempts=5, lost=True)
+    async with opened(database, lease, parrot, Budget(input_tokens=2 * whole.input_tokens)) as book:
+        with pytest.raises(BudgetReachedError, match="input_tokens"):
+            await book.ask(question(1), EXPERT)
+    (call,) = await all_calls(database)
+    assert (call.requests, call.input_tokens) == (2, 2 * whole.input_tokens)
 
 
 async def test_running_time_is_a_budget_too(database: Database) -> None:

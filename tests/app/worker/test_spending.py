@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.answers import ENDPOINT, EXPERT, answer, question
+from tests.support.answers import ENDPOINT, EXPERT, INPUT, OUTPUT, answer, question
 
 from evomerge.app.db.repositories.calls import NOTHING, Cost
 from evomerge.app.schemas.spec import Budget
 from evomerge.app.worker.paid_call import PaidCall, most
 from evomerge.app.worker.spending import BudgetReachedError, Spending
+from evomerge.connectors.client import Call as Sent
 from evomerge.connectors.errors import OverloadedError, ProviderDownError
 from evomerge.connectors.expert import Capabilities
 from evomerge.connectors.question import Question, Sampling
@@ -178,16 +179,37 @@ def test_where_nothing_may_be_written_a_token_is_reserved_for_a_server_that_writ
 def test_a_failure_costs_what_its_requests_may_have_cost() -> None:
     call = PaidCall.of(question(1), EXPERT)
     whole = call.foreseen
-    assert call.failed(OverloadedError("m", "busy", requests=1)) == Cost(requests=1)
-    # Of those before the last nobody knows whether the provider worked.
-    assert call.failed(OverloadedError("m", "busy", requests=3)) == 2 * whole + Cost(requests=1)
-    lost = ProviderDownError("m", "silent", requests=2, may_have_cost=True)
-    assert call.failed(lost) == 2 * whole
+    assert call.failed(OverloadedError("m", "busy", requests=3)) == Cost(requests=3)
+    lost = ProviderDownError("m", "silent", requests=3, charged=2)
+    assert call.failed(lost) == 2 * whole + Cost(requests=1)
     assert call.failed(OverloadedError("m", "busy", requests=0)) == NOTHING
 
 
-def test_an_answer_after_repeated_requests_costs_those_too() -> None:
+def test_an_answer_costs_the_requests_that_were_lost_before_it_too() -> None:
     call = PaidCall.of(question(1), EXPERT)
-    once, thrice = call.answered(answer("a", 1)), call.answered(answer("a", 3))
-    assert once.requests == 1
-    assert thrice == once + 2 * call.foreseen
+    once, busy, lost = (call.answered(answer("a", *sent)) for sent in ((1, 0), (3, 0), (3, 2)))
+    assert once == Cost(1, INPUT, OUTPUT, EXPERT.price.of(INPUT, OUTPUT))
+    assert busy == once + Cost(requests=2)
+    assert lost == once + 2 * call.foreseen
+
+
+@given(outcomes=st.lists(st.sampled_from(["refused", "lost", "answered"]), max_size=12))
+def test_what_is_booked_before_a_request_covers_all_that_can_come_of_it(
+    outcomes: list[str],
+) -> None:
+    """Of a question that takes four requests, some of them to be repeated."""
+    prompts = ("12345678",) * 4
+    asked = Question(ENDPOINT, prompts=prompts, sampling=Sampling(max_tokens=5))
+    expert = replace(EXPERT, capabilities=replace(EXPERT.capabilities, batches=False))
+    call, sent = PaidCall.of(asked, expert), Sent(ENDPOINT)
+    for outcome in outcomes:
+        if sent.answered == len(prompts):
+            break
+        booked = call.most(sent)
+        sent.requests += 1
+        sent.charged += outcome != "refused"
+        sent.answered += outcome == "answered"
+        failed = ProviderDownError("m", "no", requests=sent.requests, charged=sent.charged)
+        call.sent = sent
+        for cost in (call.failed(failed), call.left()):
+            assert all(getattr(cost, name) <= ROOM * getattr(booked, name) for name in NAMES)

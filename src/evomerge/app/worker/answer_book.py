@@ -27,6 +27,7 @@ from evomerge.app.schemas.spec import Budget
 from evomerge.app.worker.answer_writes import AnswerWrites, Owner, Verdict
 from evomerge.app.worker.paid_call import PaidCall
 from evomerge.app.worker.spending import BudgetReachedError, Spending
+from evomerge.connectors.client import Call
 from evomerge.connectors.errors import AskError, QuestionRefusedError
 from evomerge.connectors.expert import ApiExpert
 from evomerge.connectors.question import Answer, Question
@@ -284,16 +285,17 @@ class AnswerBook:
             if not call.settled:
                 self._let_go(call)
 
-    async def _attempt(self, call: PaidCall) -> None:
-        """Before each request: those beyond the foreseen ones are repeated, and booked as well.
+    async def _attempt(self, call: PaidCall, sent: Call) -> None:
+        """Before each request: those that repeat one are booked as well, with what that may cost.
 
         They never wait for room: they may hold the place that others need to make it.
         """
-        if call.sent >= call.foreseen.requests:
-            self.spending.take(call.share)
-            call.booked += call.share
-            await self._writes.book_more(call.booking(call.booked, settled=False))
-        call.sent += 1
+        most = call.most(sent)
+        if most != call.booked:
+            self.spending.take(most - call.booked)
+            call.booked = most
+            await self._writes.book_more(call.booking(most, settled=False))
+        call.sent = sent
 
     async def _settle(self, call: PaidCall, cost: Cost, outcome: Outcome | None) -> Outcome | None:
         call.settled = True
@@ -301,8 +303,8 @@ class AnswerBook:
         return await self._writes.settle(call.booking(cost, settled=True), call.model, outcome)
 
     def _let_go(self, call: PaidCall) -> None:
-        """Give the claim back without waiting; what was sent stays booked at the most."""
-        cost = call.booked if call.sent else NOTHING
+        """Give the claim back without waiting; what was sent stays booked at what it may cost."""
+        cost = call.left()
         call.settled = True
         self.spending.settle(call.booked, cost)
         self._writes.let_go(call.booking(cost, settled=True), call.model)

@@ -9,7 +9,8 @@ from math import ceil
 from typing import Self
 from urllib.parse import urlsplit
 
-from evomerge.app.db.repositories.calls import Booking, Cost
+from evomerge.app.db.repositories.calls import NOTHING, Booking, Cost
+from evomerge.connectors.client import Call
 from evomerge.connectors.errors import AskError
 from evomerge.connectors.expert import ApiExpert
 from evomerge.connectors.question import Answer, Endpoint, Question
@@ -20,7 +21,13 @@ INPUT_MARGIN = 1.25
 
 @dataclass(eq=False)
 class PaidCall:
-    """One call from its reservation to its settlement."""
+    """One call from its reservation to its settlement.
+
+    Attributes:
+        foreseen: what it can cost at most, when no request has to be repeated.
+        booked: what it can cost at most, after what has become of its requests so far.
+        sent: its requests; None before the first.
+    """
 
     question: Question
     expert: ApiExpert
@@ -28,7 +35,7 @@ class PaidCall:
     model: str
     foreseen: Cost
     booked: Cost
-    sent: int = 0
+    sent: Call | None = None
     settled: bool = False
 
     @classmethod
@@ -41,27 +48,36 @@ class PaidCall:
     def key(self) -> str:
         return self.question.key
 
-    @property
-    def share(self) -> Cost:
-        """What one of its requests can cost."""
-        count, whole = self.foreseen.requests, self.foreseen
-        tokens = ceil(whole.input_tokens / count), ceil(whole.output_tokens / count)
-        return Cost(1, *tokens, self.expert.price.of(*tokens))
-
     def booking(self, cost: Cost, *, settled: bool) -> Booking:
         return Booking(self.id, self.key, cost, settled)
 
+    def most(self, sent: Call) -> Cost:
+        """What it can cost at most, if no further request has to be repeated.
+
+        Refused requests have cost a request and no tokens; lost ones may have been charged.
+        """
+        return self.foreseen + self._charged(sent.lost, sent.requests - sent.answered)
+
     def answered(self, answer: Answer) -> Cost:
-        """What an answer cost. Requests that had to be repeated may have been charged as well."""
-        repeated = max(0, answer.requests - self.foreseen.requests)
+        """What an answer cost, with the requests that were lost before it."""
         usd = self.expert.price.of(answer.input_tokens, answer.output_tokens)
-        whole = Cost(answer.requests - repeated, answer.input_tokens, answer.output_tokens, usd)
-        return whole + repeated * self.share
+        tokens = Cost(0, answer.input_tokens, answer.output_tokens, usd)
+        return tokens + self._charged(answer.lost, answer.requests)
 
     def failed(self, error: AskError) -> Cost:
-        """What a failure may have cost: of its last request the error knows, of others nobody."""
-        charged = max(0, error.requests - (not error.may_have_cost))
-        return charged * self.share + Cost(requests=error.requests - charged)
+        """What a failure may have cost."""
+        return self._charged(error.charged, error.requests)
+
+    def left(self) -> Cost:
+        """What it may have cost when nobody waits for its answer any more."""
+        sent = self.sent
+        return NOTHING if sent is None else self._charged(sent.charged, sent.requests)
+
+    def _charged(self, charged: int, requests: int) -> Cost:
+        """So many requests, some of them at the most that one can cost."""
+        count, whole = self.foreseen.requests, self.foreseen
+        tokens = ceil(whole.input_tokens / count), ceil(whole.output_tokens / count)
+        return Cost(requests) + charged * Cost(0, *tokens, self.expert.price.of(*tokens))
 
 
 def requests(question: Question, expert: ApiExpert) -> int:

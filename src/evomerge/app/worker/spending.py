@@ -47,7 +47,8 @@ class Spending:
         self._limits = {name: getattr(budget, name) for name in _COUNTED}
         self._most_seconds = math.inf if budget.seconds is None else budget.seconds
         self._seconds = seconds
-        self._waiting: set[asyncio.Future[None]] = set()
+        # In order: whoever has waited longest looks first.
+        self._waiting: dict[asyncio.Future[None], None] = {}
         self._under_way = 0
         self.spent = spent
         self.reserved = NOTHING
@@ -101,8 +102,8 @@ class Spending:
 
     async def _change(self) -> None:
         change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(change)
+        self._waiting[change] = None
         try:
             await change
         finally:
-            self._waiting.discard(change)
+            del self._waiting[change]
