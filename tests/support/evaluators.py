@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from tests.support.elms import make_elm
 from tests.support.fake_bmm import FakeBmm
 from tests.support.loopback import serving
 from tests.support.remote import REMOTE, calling, server
@@ -23,9 +24,12 @@ from tests.support.tiny_model import TinyModel, read_factors
 from evomerge.connectors.base import Evaluator
 from evomerge.connectors.bmm import BmmEvaluator, their_dataset
 from evomerge.connectors.local.base_model import load_base
+from evomerge.connectors.local.checkpoint_evaluator import CheckpointEvaluator
 from evomerge.connectors.local.evaluator import LocalEvaluator
 from evomerge.connectors.remote import RemoteEvaluator
 from evomerge.evaluation.example import Example
+from evomerge.merging.checkpoint.files import read_checkpoint
+from evomerge.merging.checkpoint.space import CheckpointSpace
 from evomerge.merging.lora.pool import stack_folders
 from evomerge.merging.lora.space import LoraSpace
 from evomerge.optimizers.candidate import Candidate, base, one_hot, uniform
@@ -77,6 +81,27 @@ def local(metric: str, folder: Path) -> Iterator[Fresh]:
 
 
 @contextmanager
+def checkpoint(metric: str, folder: Path) -> Iterator[Fresh]:
+    """Two ELMs of one seed, whose candidates run one after the other."""
+    seed = make_base(folder / "seed")
+    elms = [make_elm(folder / f"elm{n}", seed, n, strength=0.1) for n in range(2)]
+    space = CheckpointSpace(read_checkpoint(seed), [read_checkpoint(elm) for elm in elms])
+    evaluator = CheckpointEvaluator(
+        load_base(seed, threads=1),
+        space,
+        metric,
+        batch_tokens=BATCH_TOKENS[metric],
+        max_new_tokens=3,
+    )
+
+    @asynccontextmanager
+    async def fresh() -> AsyncIterator[Subject]:
+        yield Subject(evaluator, POPULATION)
+
+    yield fresh
+
+
+@contextmanager
 def remote(provider: str, metric: str, folder: Path) -> Iterator[Fresh]:
     """A fake server of the provider, which really computes."""
     with REMOTE[provider](folder) as ground:
@@ -112,6 +137,7 @@ def bmm(folder: Path) -> Iterator[Fresh]:
 SUBJECTS: Mapping[str, Callable[[Path], AbstractContextManager[Fresh]]] = {
     "bmm": bmm,
     **{f"local-{metric}": partial(local, metric) for metric in BATCH_TOKENS},
+    **{f"checkpoint-{metric}": partial(checkpoint, metric) for metric in BATCH_TOKENS},
     **{
         f"{provider}-{metric}": partial(remote, provider, metric)
         for provider in REMOTE

@@ -6,7 +6,7 @@ import inspect
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class BaseModel:
     threads: int
     linears: Mapping[str, nn.Linear]
     packs: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: AbstractContextManager[bool] = field(default_factory=threading.RLock)
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +84,10 @@ class BaseModel:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Hold the model for a computation without gradients; one thread at a time gets it."""
+        """Hold the model for a computation without gradients; one thread at a time gets it.
+
+        May be used again inside of itself.
+        """
         with self._lock, torch.inference_mode():
             # OpenMP counts threads per calling thread; a thread pool's starts from the default.
             torch.set_num_threads(self.threads)

@@ -39,6 +39,23 @@ class ShapeError(LocalModelError, ValueError):
         self.module = module
 
 
+class WrongSeedError(LocalModelError, ValueError):
+    """The model in memory is not the seed that candidates are differences to."""
+
+    def __init__(self, base: str, seed: str) -> None:
+        super().__init__(f"base model {base!r} is not the seed {seed!r}: other config or weights")
+        self.base = base
+        self.seed = seed
+
+
+class ParameterError(LocalModelError, ValueError):
+    """A parameter of a model is not what its files say; names it."""
+
+    def __init__(self, parameter: str, base: str, reason: str) -> None:
+        super().__init__(f"parameter {parameter!r} of model {base!r} {reason}")
+        self.parameter = parameter
+
+
 class ContextOverflowError(LocalModelError, ValueError):
     """A row does not fit into the context; names the row and both sizes."""
 

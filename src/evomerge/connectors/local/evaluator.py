@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +13,10 @@ from numpy.typing import NDArray
 from evomerge.connectors.base import Scores, Usage
 from evomerge.connectors.local.base_model import BaseModel
 from evomerge.connectors.local.batches import width
-from evomerge.connectors.local.forward import Stopped, answer_nll, never
+from evomerge.connectors.local.forward import answer_nll
 from evomerge.connectors.local.generation import Answer, greedy_answers
 from evomerge.connectors.local.rows import Row, RowEncoder
+from evomerge.connectors.local.stopping import Stopped, in_thread, never
 from evomerge.evaluation.example import Example
 from evomerge.evaluation.metrics import CROSS_ENTROPY, check_metric, metric_losses
 from evomerge.merging.lora.population import Population
@@ -30,6 +29,17 @@ class Space(Protocol):
     """Turns candidates into updates of the base's weights."""
 
     def realise(self, candidates: Sequence[Candidate]) -> Population: ...
+
+
+class Scoring(TypedDict, total=False):
+    """How rows are made and run; see `LocalEvaluator`."""
+
+    batch_tokens: int
+    context_tokens: int | None
+    answer_prefix: str
+    end_of_text: bool
+    max_new_tokens: int
+    clock: Callable[[], float]
 
 
 class LocalEvaluator:
@@ -101,25 +111,13 @@ class LocalEvaluator:
             LocalModelError: the population is for another base, or a row does not fit.
             MetricError: the metric does not suit the examples.
         """
-        return await self._in_thread(
+        return await in_thread(
             lambda stopped: self._score_candidates(candidates, examples, stopped)
         )
 
     async def score_population(self, population: Population, examples: Sequence[Example]) -> Scores:
         """The same for updates that are there already, such as those of a merged adapter."""
-        return await self._in_thread(lambda stopped: self._score(population, examples, stopped))
-
-    async def _in_thread(self, work: Callable[[Stopped], Scores]) -> Scores:
-        stop = threading.Event()
-        running = asyncio.create_task(asyncio.to_thread(work, stop.is_set))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            stop.set()
-            # Wait for the batch that runs, so that nobody else finds the model still busy;
-            # however it ends, being cancelled is what the caller hears of.
-            await asyncio.gather(running, return_exceptions=True)
-            raise
+        return await in_thread(lambda stopped: self.score_now(population, examples, stopped))
 
     def _score_candidates(
         self, candidates: Sequence[Candidate], examples: Sequence[Example], stopped: Stopped
@@ -127,7 +125,7 @@ class LocalEvaluator:
         """Realise only as many candidates at once as run at once."""
         step = self.width(examples)
         parts = [
-            self._score(self._space.realise(candidates[at : at + step]), examples, stopped)
+            self.score_now(self._space.realise(candidates[at : at + step]), examples, stopped)
             for at in range(0, len(candidates), step)
         ]
         return Scores(
@@ -136,9 +134,14 @@ class LocalEvaluator:
             usage=sum((each.usage for each in parts), Usage()),
         )
 
-    def _score(
+    def score_now(
         self, population: Population, examples: Sequence[Example], stopped: Stopped = never
     ) -> Scores:
+        """What `score_population` does, on the thread it is called from.
+
+        Raises:
+            ScoringCancelledError: `stopped` said so; or as `score`.
+        """
         started = self._clock()
         check_metric(self._metric, examples)
         tokens = population.size * self._tokens(examples)

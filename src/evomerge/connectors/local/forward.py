@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
@@ -17,6 +17,7 @@ from evomerge.connectors.local.batches import batches, lines, width
 from evomerge.connectors.local.errors import ScoringCancelledError
 from evomerge.connectors.local.layout import Layout, lay_out
 from evomerge.connectors.local.rows import Row
+from evomerge.connectors.local.stopping import Stopped, never
 from evomerge.merging.lora.population import Population
 
 # Logits of one chunk of answer positions at most, in bytes: few enough that the allocator gives
@@ -24,13 +25,6 @@ from evomerge.merging.lora.population import Population
 _LOGITS_BYTES = 16 * 2**20
 # Tokens of a line that short rows share. More would pad less and attend to more (measured).
 _LINE_TOKENS = 96
-
-Stopped = Callable[[], bool]
-
-
-def never() -> bool:
-    """A question whether to stop, always answered no."""
-    return False
 
 
 def answer_nll(

@@ -12,7 +12,7 @@ from evomerge.connectors.local.adapters import adapted, check_fits, part
 from evomerge.connectors.local.base_model import BaseModel
 from evomerge.connectors.local.batches import batches, width
 from evomerge.connectors.local.errors import ScoringCancelledError
-from evomerge.connectors.local.forward import Stopped, never
+from evomerge.connectors.local.stopping import Stopped, never
 from evomerge.merging.lora.population import Population
 
 Prompt = tuple[int, ...]
