@@ -18,6 +18,8 @@ _COLUMNS = (
     Forest.seed_hash,
     ForestElm.content_hash,
 )
+# Jobs whose checkpoint belongs to nobody else.
+_MAKING = ("train_seed", "average")
 
 
 async def hold(session: AsyncSession, *, alone: bool = False) -> None:
@@ -35,7 +37,8 @@ async def used(session: AsyncSession, hashes: Sequence[str]) -> set[str]:
     """Those of the content hashes that an expert, a dataset, a forest or a job still needs.
 
     A job needs its inputs until it has ended; one whose result is made of the experts themselves
-    (space: output), for ever. A seed that a job trained is that job's result, for ever too.
+    (space: output), for ever. A seed or an average that a job made is its result, for ever too;
+    an ELM is its forest's.
     """
     found: set[str] = set()
     for column in _COLUMNS:
@@ -45,7 +48,9 @@ async def used(session: AsyncSession, hashes: Sequence[str]) -> set[str]:
     for one in set(hashes) - found:
         held = or_(
             and_(needing, cast(Job.inputs, Text).contains(one)),
-            and_(Job.kind == "train_seed", cast(Job.result, Text).contains(one)),
+            and_(
+                Job.kind.in_(_MAKING), Job.result["checkpoint"]["content_hash"].as_string() == one
+            ),
         )
         query = select(Job.id).where(held).limit(1)
         if await session.scalar(query) is not None:
