@@ -12,7 +12,10 @@ from evomerge.connectors.server import Server, Tally
 
 
 async def test_tokens_of_lost_requests_are_counted_and_of_refused_ones_not() -> None:
-    async with provider(lambda request: Send({"fine": True})) as there, connectors() as asked:
+    async with (
+        provider(lambda request: Send({"fine": True})) as there,
+        connectors(attempts=4) as asked,
+    ):
         server = Server(asked.caller, Endpoint("vllm", there.base_url, "m"))
         there.faults.extend([Reset(), Send(status=503), Send(status=500)])
         tally = Tally()
