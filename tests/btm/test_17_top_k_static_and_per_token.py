@@ -1,101 +1,72 @@
-"""Feature 17: top-k static and per token. With k = n it is the dense ensemble; a static top-k runs
-only k forwards."""
+"""Feature 17: top-k, static and per token; k = n is the dense ensemble.
+
+That a static top-k runs only k forwards is held where forwards are run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
-from tests.support.tiny import make_base
+from tests.support.elm_texts import log_probs_of, prior_of
 
-from evomerge.connectors.local.forest.elms import Elm, Elms
-from evomerge.connectors.local.forest.ensemble import ForestScorer, Mixing
-from evomerge.merging.forest.ensemble import score
-from evomerge.merging.forest.prior import Prior
+from evomerge.merging.forest.ensemble import mixture, score
+from evomerge.merging.forest.errors import TopKError
+from evomerge.merging.forest.posterior import RunningPosterior, posterior
+from evomerge.merging.forest.prior import chosen
+from evomerge.merging.forest.top_k import foremost, keep_top
 
-N = 4
-PRIOR = np.array([0.1, 0.4, 0.2, 0.3])
-TEXTS = ["Berlin is in Germany", "one two three", "2+2=4"]
-
-
-@pytest.fixture(scope="module")
-def forest(tmp_path_factory: pytest.TempPathFactory) -> Elms:
-    root = tmp_path_factory.mktemp("forest")
-    elms = [Elm(f"elm{n}", make_base(root / f"elm{n}", seed=n)) for n in range(N)]
-    return Elms(elms, device="cpu", threads=1)
+ELMS = 6
+LOG_PROBS, PRIOR = log_probs_of(1, ELMS, 50, spread=0.3), prior_of(2, ELMS)
 
 
-@pytest.fixture
-def forwards(forest: Elms) -> Iterator[list[int]]:
-    """Places of the ELMs whose decoders ran, in order."""
-    ran: list[int] = []
-    hooks = [
-        forest.model(place).decoder.register_forward_hook(
-            lambda *_, place=place: ran.append(place)  # type: ignore[misc]
-        )
-        for place in range(N)
-    ]
-    yield ran
-    for hook in hooks:
-        hook.remove()
+def test_all_of_n_is_the_dense_ensemble() -> None:
+    dense = score(LOG_PROBS, np.log(PRIOR))
+    np.testing.assert_array_equal(score(LOG_PROBS, np.log(PRIOR), top_k=ELMS), dense)
+    elms = foremost(PRIOR, ELMS)
+    np.testing.assert_array_equal(elms, np.arange(ELMS))
+    static = score(LOG_PROBS[elms], np.log(chosen(PRIOR, elms)))
+    np.testing.assert_allclose(static, dense, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["static", "token"])
-@pytest.mark.parametrize("history", ["full", "previous"])
-def test_with_all_elms_it_is_the_dense_ensemble(forest: Elms, kind: str, history: str) -> None:
-    scorer = ForestScorer(forest, batch_tokens=256)
-    rows = scorer.rows(TEXTS)
-    prior = Prior.cached(PRIOR)
-    dense = scorer.score(rows, Mixing(prior, history))
-    whole = scorer.score(rows, Mixing(prior, history, N, kind))
-    for one, other in zip(dense.log_probs, whole.log_probs, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-12)
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_per_token_the_k_largest_weights_are_renormalised(k: int) -> None:
+    weights = np.exp(posterior(LOG_PROBS, np.log(PRIOR)))
+    for t in range(LOG_PROBS.shape[1]):
+        weights[np.argsort(-weights[:, t], kind="stable")[k:], t] = 0.0
+    weights /= weights.sum(axis=0)
+    mixed = np.log((weights * np.exp(LOG_PROBS)).sum(axis=0))
+    np.testing.assert_allclose(score(LOG_PROBS, np.log(PRIOR), top_k=k), mixed, rtol=1e-12)
+    kept = keep_top(posterior(LOG_PROBS, np.log(PRIOR)), k)
+    np.testing.assert_array_equal(np.isfinite(kept).sum(axis=0), k)
+    # One that is left out at a token may come back: its history is kept.
+    assert len({tuple(np.flatnonzero(np.isfinite(column))) for column in kept.T}) > 1
 
 
-@pytest.mark.parametrize("k", range(1, N + 1))
-def test_a_static_top_k_runs_only_k_forwards(forest: Elms, forwards: list[int], k: int) -> None:
-    scorer = ForestScorer(forest, batch_tokens=256)
-    rows = scorer.rows(TEXTS)
-    forwards.clear()
-    scorer.score(rows, Mixing(Prior.cached(PRIOR), top_k=k, top_k_kind="static"))
-    assert forwards == sorted(np.argsort(-PRIOR)[:k].tolist())
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_static_the_others_are_not_there_at_all(k: int) -> None:
+    elms = foremost(PRIOR, k)
+    assert PRIOR[elms].min() >= np.delete(PRIOR, elms).max()
+    masked = np.where(np.isin(np.arange(ELMS), elms), PRIOR, 0.0)
+    with np.errstate(divide="ignore"):
+        expected = score(LOG_PROBS, np.log(masked / masked.sum()))
+    found = score(LOG_PROBS[elms], np.log(chosen(PRIOR, elms)))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_a_static_top_k_never_loads_the_others(forest: Elms) -> None:
-    """An ELM that does not run may be away."""
-    elms = [*forest.elms[:3], Elm("gone", Path("/nonexistent"))]
-    scorer = ForestScorer(Elms(elms, device="cpu", threads=1), batch_tokens=256)
-    prior = Prior.cached(np.array([0.1, 0.5, 0.4, 0.0]))
-    scored = scorer.score(scorer.rows(TEXTS), Mixing(prior, top_k=2, top_k_kind="static"))
-    assert scored.elms == (1, 2)
+def test_texts_that_are_being_written_keep_k_too() -> None:
+    running = RunningPosterior(np.log(PRIOR), top_k=2)
+    scores = score(LOG_PROBS, np.log(PRIOR), top_k=2)
+    for t, token in enumerate(LOG_PROBS.T):
+        weights = running.weights()
+        assert (weights > 0).sum() == 2
+        with np.errstate(divide="ignore"):
+            assert mixture(token, np.log(weights)) == pytest.approx(scores[t], abs=1e-9)
+        running.observe(token)
 
 
-@pytest.mark.parametrize("k", range(1, N + 1))
-def test_a_top_k_per_token_mixes_the_k_largest_at_each_token(
-    forest: Elms, forwards: list[int], k: int
-) -> None:
-    scorer = ForestScorer(forest, batch_tokens=256)
-    rows = scorer.rows(TEXTS)
-    known = scorer.log_probs(rows)
-    forwards.clear()
-    scored = scorer.score(rows, Mixing(Prior.cached(PRIOR), top_k=k))
-    assert forwards == list(range(N))
-    for found, log_probs in zip(scored.log_probs, known, strict=True):
-        weights, expected = PRIOR.copy(), []
-        for column in np.exp(log_probs).T:
-            kept = np.argsort(-weights, kind="stable")[:k]
-            mixed = weights[kept] @ column[kept] / weights[kept].sum()
-            expected.append(np.log(mixed))
-            weights = weights * column / (weights @ column)
-        np.testing.assert_allclose(found, expected, atol=1e-9)
-        np.testing.assert_allclose(found, score(log_probs, np.log(PRIOR), top_k=k), atol=1e-9)
-
-
-def test_forwards_are_counted_where_they_happen(forest: Elms, forwards: list[int]) -> None:
-    """The count above is of real forwards: one more is seen."""
-    with forest.model(2).running():
-        forest.model(2).hidden(torch.tensor([[1, 2, 3]]))
-    assert forwards == [2]
+@pytest.mark.parametrize("k", [0, 7])
+def test_more_than_there_are_is_an_error(k: int) -> None:
+    with pytest.raises(TopKError, match=f"top_k={k}"):
+        score(LOG_PROBS, np.log(PRIOR), top_k=k)
+    with pytest.raises(TopKError, match=f"top_k={k}"):
+        foremost(PRIOR, k)
