@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from tests.support.asked import VOTES, FakeAsker, stored
+from tests.support.forests import forest_rows, make_forest
 from tests.support.tiny import make_adapter, make_base
 
 from evomerge.app.serving.answers import gather
 from evomerge.app.serving.engines import Engines
 from evomerge.app.serving.errors import BadParameterError, UnsupportedParameterError
+from evomerge.app.serving.forest import Forests
 from evomerge.app.serving.local import ChatForm
 from evomerge.app.serving.output import OutputModel
 from evomerge.app.serving.protocol import Request, ServedModel
@@ -40,7 +42,7 @@ class Rote:
         return Written(text, finish, len(prompt), len(text))
 
 
-@pytest.fixture(params=["adapter", "base", "choices", "words", "items", "remote"])
+@pytest.fixture(params=["adapter", "base", "forest", "choices", "words", "items", "remote"])
 async def model(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ServedModel]:
     if request.param in VOTES:
         yield OutputModel(stored(request.param), FakeAsker())
@@ -54,6 +56,11 @@ async def model(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @asynccontextmanager
 async def local(name: str, folder: Path) -> AsyncIterator[ServedModel]:
+    if name == "forest":
+        forests = Forests(Settings(threads=1, device="cpu"))
+        yield await forests.model(*forest_rows(make_forest(folder / "forest")))
+        await forests.close()
+        return
     base = make_base(folder / "tiny")
     engines = Engines(Settings(bases={"tiny": base}, threads=1, device="cpu"))
     adapter = make_adapter(folder / "adapter", base) if name == "adapter" else None
@@ -94,7 +101,7 @@ async def test_tokens_are_counted(model: ServedModel) -> None:
     assert all(answer.count > 0 for answer in answers)
 
 
-@pytest.fixture(params=["adapter", "base", "texts"])
+@pytest.fixture(params=["adapter", "base", "forest", "texts"])
 async def scorer(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ServedModel]:
     if request.param in VOTES:
         yield ScoringModel(stored(request.param), FakeAsker())

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tests.support.tiny import make_base
 
+from evomerge.app.db.models import Forest, ForestElm
+from evomerge.app.ensembles import Ensemble
 from evomerge.connectors.local.base_model import BaseModel
 from evomerge.connectors.local.forest.elms import Elm
+from evomerge.connectors.local.headers import content_hash
 
 NAMES = ("ada", "bob", "cyd")
 
@@ -27,6 +31,41 @@ def make_forest(
 
 def as_elms(folders: dict[str, Path]) -> list[Elm]:
     return [Elm(name, folder) for name, folder in folders.items()]
+
+
+def forest_rows(
+    folders: dict[str, Path], name: str = "grove", **ensemble: Any
+) -> tuple[Forest, list[ForestElm]]:
+    """The rows of a forest of these ELMs."""
+    forest = Forest(
+        id=f"forest_{name}",
+        name=name,
+        seed_path="",
+        seed_hash="0" * 64,
+        seed_lineage={},
+        vocabulary_hash="0" * 64,
+        architecture={},
+        ensemble=Ensemble(**ensemble).stored(),
+        meta={},
+        created_at=0.0,
+    )
+    elms = [
+        ForestElm(
+            id=f"elm_{elm}",
+            forest_id=forest.id,
+            position=position,
+            name=elm,
+            domain=elm,
+            path=str(folder),
+            content_hash=content_hash(folder),
+            lineage={},
+            tokens=0,
+            own_tokens=0,
+            created_at=0.0,
+        )
+        for position, (elm, folder) in enumerate(folders.items())
+    ]
+    return forest, elms
 
 
 def probabilities(base: BaseModel, tokens: Sequence[int]) -> np.ndarray:

@@ -295,6 +295,28 @@ def test_closing_fails_what_is_under_way(base: BaseModel) -> None:
         start(engine, [Ask((1,), 1)])
 
 
+def test_a_retired_engine_answers_what_came_and_takes_no_more(base: BaseModel) -> None:
+    engine = Engine(SingleModel(base), rows=1)
+    gate = Gate()
+    engine.start([Ask((1,), 3)], None, [gate])
+    assert gate.reached.wait(PATIENCE)
+    [waiting], _ = start(engine, [Ask((1,), 2)])
+    engine.retire()
+    assert engine.closed
+    with pytest.raises(EngineFailedError, match="closed"):
+        start(engine, [Ask((1,), 1)])
+    gate.open.set()
+    assert waiting.all().end == Ended("length", 2)
+    engine.close()
+
+
+def test_a_retired_engine_that_is_idle_ends(base: BaseModel) -> None:
+    engine = Engine(SingleModel(base))
+    engine.retire()
+    engine._thread.join(PATIENCE)
+    assert not engine._thread.is_alive()
+
+
 def test_a_failing_forward_fails_its_requests_and_not_the_next(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

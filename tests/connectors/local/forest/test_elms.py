@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,21 @@ def test_one_may_always_be_held(folders: dict[str, Path], loaded: list[str]) -> 
     assert elms.model(2).name == "cyd"
     assert elms.model(0).name == "ada"
     assert loaded == ["ada", "cyd", "ada"]
+
+
+def test_what_another_forest_holds_of_the_same_files_is_not_loaded_again(
+    folders: dict[str, Path], loaded: list[str]
+) -> None:
+    known = [Elm(name, folder, content_hash(folder)) for name, folder in folders.items()]
+    before = Elms(known, device="cpu", threads=1)
+    held = before.models([0, 2])
+    loaded.clear()
+    after = Elms([*known[1:], replace(known[0], name="new")], device="cpu", threads=1)
+    after.take_over(before)
+    assert after.model(1) is held[1]
+    assert loaded == []
+    after.models()
+    assert loaded == ["bob", "ada"]
 
 
 def test_files_that_have_changed_are_refused(folders: dict[str, Path]) -> None:
