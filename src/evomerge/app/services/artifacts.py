@@ -10,7 +10,6 @@ from evomerge.app.schemas.result import ArtifactResult
 from evomerge.app.services.archives import zipped
 from evomerge.app.services.context import Context
 from evomerge.app.services.jobs import E, Family, J, R
-from evomerge.app.worker.artifacts import folder_of
 
 
 async def page(context: Context, family: Family[J, E, R], job_id: str) -> list[ArtifactResult]:
@@ -26,7 +25,8 @@ async def file(context: Context, family: Family[J, E, R], job_id: str, name: str
         ConflictError: the job has no result.
     """
     known = {one.name for one in await page(context, family, job_id)}
-    path = folder_of(context.settings.data_dir, job_id) / name
+    row = await family.row(context, job_id)
+    path = family.folder(context.settings.data_dir, row) / name
     if name not in known or not path.is_file():
         raise NotFoundError(f"artifact of {job_id}", name)
     return path

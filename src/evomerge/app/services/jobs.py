@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,6 +18,7 @@ from evomerge.app.errors import ConflictError, NotFoundError
 from evomerge.app.schemas.jobs import AnyJob, AnyJobEvent
 from evomerge.app.schemas.result import ArtifactResult
 from evomerge.app.services.context import Context
+from evomerge.app.worker.artifacts import folder_of
 
 
 class WithArtifacts(Protocol):
@@ -43,6 +45,7 @@ class Family(Generic[J, E, R]):
         resource: a row as clients see it.
         event: an event as clients see it.
         outcome: the result of a row that has one.
+        folder: where the files are that a job made, given the data folder.
     """
 
     what: str
@@ -50,6 +53,7 @@ class Family(Generic[J, E, R]):
     resource: Callable[[Job], J]
     event: type[E]
     outcome: Callable[[Job], R]
+    folder: Callable[[Path, Job], Path]
 
     async def get(self, context: Context, job_id: str) -> J:
         """A job by its id.
@@ -133,3 +137,8 @@ class Family(Generic[J, E, R]):
             raise NotFoundError(self.what, job_id) from error
         except JobStateError as error:
             raise ConflictError(str(error), code="job_state") from error
+
+
+def own_folder(data_dir: Path, row: Job) -> Path:
+    """The folder of a job's own files."""
+    return folder_of(data_dir, row.id)

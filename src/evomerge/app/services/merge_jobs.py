@@ -23,7 +23,7 @@ from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.services.context import Context
 from evomerge.app.services.datasets import first_example
 from evomerge.app.services.inspection import UninspectedError
-from evomerge.app.services.jobs import Family
+from evomerge.app.services.jobs import Family, own_folder
 from evomerge.app.services.once import Answer, Make, Ticket, once
 from evomerge.app.services.references import find_datasets, find_experts
 from evomerge.app.services.remote import (
@@ -133,7 +133,7 @@ def outcome(row: Job) -> MergeJobResult:
 
 
 JOBS: Family[MergeJob, MergeJobEvent, MergeJobResult] = Family(
-    "merge job", (jobs.MERGE,), resource, MergeJobEvent, outcome
+    "merge job", (jobs.MERGE,), resource, MergeJobEvent, outcome, own_folder
 )
 
 

@@ -18,6 +18,8 @@ from evomerge.app.db.repositories.queue import Lease, StopRequest
 from evomerge.app.db.retry import retrying
 
 T = TypeVar("T")
+# What happens together with a job's success; gives further fields of its result.
+Also = Callable[[AsyncSession], Awaitable[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -141,13 +143,19 @@ class Ledger:
         progress: Mapping[str, Any],
         message: str,
         serve_as: str | None = None,
+        also: Also | None = None,
     ) -> None:
-        """End the job with its result, and give its merge the name it is to be called by."""
+        """End the job with its result, and give its merge the name it is to be called by.
+
+        Args:
+            also: done in the same transaction, behind its fence; adds what it gives to the result.
+        """
         last = Note(message, data={"status": "succeeded"})
 
         async def work(session: AsyncSession) -> None:
             await self._book(session, progress)
-            await queue.succeed(session, self.lease, result)
+            added = {} if also is None else await also(session)
+            await queue.succeed(session, self.lease, {**result, **added})
             if serve_as is not None:
                 await models.name(session, serve_as, self.lease.job_id)
             await self._append(session, [*self._notes, last])

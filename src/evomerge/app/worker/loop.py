@@ -23,15 +23,22 @@ from evomerge.app.worker.errors import JobError, StoppedError
 from evomerge.app.worker.heartbeat import Heartbeat
 from evomerge.app.worker.ledger import Ledger
 from evomerge.connectors.base import ConnectorError
+from evomerge.connectors.local.training.errors import TrainingError
 from evomerge.evaluation import EvaluationError
+from evomerge.evaluation.corpus import CorpusError
 from evomerge.merging.errors import MergingError
+from evomerge.merging.forest.errors import ForestError
 from evomerge.optimizers import OptimizerError
 
 logger = logging.getLogger(__name__)
 
 # Seconds that a job in hand waits for a database that is away before its worker lets it go.
 PATIENCE_SECONDS = 60.0
+# The first that an error is one of.
 _CODES: dict[type[Exception], str] = {
+    TrainingError: "training_failed",
+    CorpusError: "invalid_corpus",
+    ForestError: "ensemble_failed",
     OptimizerError: "search_failed",
     EvaluationError: "evaluation_failed",
     ConnectorError: "model_failed",

@@ -13,15 +13,22 @@ from evomerge.app.connections import connectors
 from evomerge.app.db.engine import Database, SyncDatabase
 from evomerge.app.settings import Settings
 from evomerge.app.worker.benches import LoraBenches
-from evomerge.app.worker.ledger import Ledger
+from evomerge.app.worker.dispatch import Dispatch, warm_up
 from evomerge.app.worker.loop import Rhythm, Worker, owner_name
 from evomerge.app.worker.preparing import Preparer
-from evomerge.app.worker.run import MergeRun
 from evomerge.version import __version__
 
 logger = logging.getLogger(__name__)
 
-_COMPUTING = ("numpy", "cma", "torch", "transformers", "safetensors")
+_COMPUTING = (
+    "numpy",
+    "cma",
+    "torch",
+    "transformers",
+    "safetensors",
+    "tokenizers",
+    "accelerate",
+)
 
 
 async def work(settings: Settings, stopping: asyncio.Event) -> None:
@@ -37,13 +44,13 @@ async def work(settings: Settings, stopping: asyncio.Event) -> None:
     async with connectors(settings) as ask:
         benches = LoraBenches(settings)
         benches.warm_up()
+        warm_up()
         event_loop.spare_the_collector()
         pools = Preparer(settings, database, ask, benches)
-
-        async def run(ledger: Ledger) -> None:
-            await MergeRun(ledger, pools.prepare, settings.data_dir, computing, stopping).run()
-
-        worker = Worker(database, heartbeats, run, rhythm(settings), stopping, owner_name())
+        dispatch = Dispatch(settings, pools.prepare, computing, stopping)
+        worker = Worker(
+            database, heartbeats, dispatch.run, rhythm(settings), stopping, owner_name()
+        )
         logger.info("worker %s begins", worker.owner)
         try:
             await worker.work()

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, select
+from sqlalchemy import ColumnElement, Text, and_, cast, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
@@ -14,6 +14,7 @@ from evomerge.app.db.engine import epoch
 from evomerge.app.db.ids import FOREST_JOB, MERGE_JOB, new_id
 from evomerge.app.db.models import Evaluation, Job
 from evomerge.app.db.repositories.lookup import newest
+from evomerge.app.db.repositories.queue import FINISHED
 
 MERGE = "merge"
 TRAINING_KINDS = ("train_seed", "branch_train")
@@ -108,3 +109,37 @@ async def throughput(session: AsyncSession, base: str, jobs: int = 5) -> float |
     )
     tokens, seconds = (await session.execute(query)).one()
     return float(tokens) / float(seconds) if tokens and seconds else None
+
+
+async def training_pace(session: AsyncSession, parameters: int) -> float | None:
+    """Tokens a second of the newest training of a model of this size; None where there is none."""
+    pace = Job.progress["tokens_per_second"].as_float()
+    query = (
+        select(pace)
+        .where(
+            Job.kind.in_(TRAINING_KINDS),
+            Job.inputs["parameters"].as_integer() == parameters,
+            pace.is_not(None),
+        )
+        .order_by(Job.created_at.desc())
+        .limit(1)
+    )
+    return await session.scalar(query)
+
+
+async def trained(session: AsyncSession, job_ids: Collection[str], seed_hash: str) -> list[Job]:
+    """Training jobs of these ids, and those that made the seed; without their results."""
+    seed = and_(Job.kind == "train_seed", cast(Job.result, Text).contains(seed_hash))
+    query = select(Job).where(or_(Job.id.in_(job_ids), seed)).options(defer(Job.result))
+    return list(await session.scalars(query))
+
+
+async def training_elm(session: AsyncSession, forest_id: str, elm: str) -> str | None:
+    """The id of an unfinished job that trains an ELM of this name for a forest."""
+    query = select(Job.id).where(
+        Job.kind == "branch_train",
+        Job.status.not_in(FINISHED),
+        Job.inputs["elm"].as_string() == elm,
+        Job.inputs["forest", "id"].as_string() == forest_id,
+    )
+    return await session.scalar(query.limit(1))
