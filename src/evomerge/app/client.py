@@ -21,7 +21,7 @@ from evomerge.connectors.http import (
 )
 
 Json = dict[str, Any]
-Collection = Literal["merge_jobs", "experts", "pools", "datasets"]
+Collection = Literal["merge_jobs", "experts", "pools", "datasets", "forests"]
 Sleep = Callable[[float], Awaitable[None]]
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
@@ -64,17 +64,9 @@ class EvoMergeClient:
         filters: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Json]:
         """The resources of a collection, newest first, at most `limit`, fetched `page` at once."""
-        params: dict[str, str | int | float | bool] = dict(filters or {})
-        seen = 0
-        while limit is None or seen < limit:
-            params["limit"] = page if limit is None else min(page, limit - seen)
-            found = await self._http.json("GET", f"/v1/{collection}", params=params)
-            for resource in found["data"]:
-                yield resource
-            seen += len(found["data"])
-            if not found["has_more"] or not found["data"]:
-                return
-            params["after"] = found["data"][-1]["id"]
+        pages = self._pages(f"/v1/{collection}", dict(filters or {}), limit, page)
+        async for resource in pages:
+            yield resource
 
     async def get(self, collection: Collection, id_or_name: str) -> Json:
         """One resource, by id or by name."""
@@ -214,6 +206,33 @@ class EvoMergeClient:
         )
         return answer
 
+    # Forests
+
+    async def update_forest(self, forest: str, **fields: Any) -> Json:
+        """Change how the ELMs of a forest speak together, or its metadata."""
+        return await self._object("PATCH", _path("forests", forest), body=fields)
+
+    async def elms(self, forest: str, *, limit: int | None = None) -> AsyncIterator[Json]:
+        """The ELMs of a forest, in order."""
+        async for elm in self._pages(_path("forests", forest, "elms"), {}, limit, PAGE):
+            yield elm
+
+    async def add_elm(
+        self, forest: str, body: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> Json:
+        """Add a checkpoint that is there already, or the seed, as an ELM."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
+        path = _path("forests", forest, "elms")
+        return await self._object("POST", path, body=dict(body), headers=headers)
+
+    async def remove_elm(self, forest: str, elm: str) -> Json:
+        """Take an ELM out of its forest."""
+        return await self._object("DELETE", _path("forests", forest, "elms", elm))
+
+    async def export_forest(self, forest: str, target: Path) -> int:
+        """A whole forest into one zip file; its size in bytes."""
+        return await self._http.download(_path("forests", forest, "archive.zip"), target)
+
     # The service
 
     async def health(self) -> Json:
@@ -227,6 +246,21 @@ class EvoMergeClient:
         except (UnreachableError, StatusError):
             return False
         return True
+
+    async def _pages(
+        self, path: str, filters: dict[str, str], limit: int | None, page: int
+    ) -> AsyncIterator[Json]:
+        params: dict[str, str | int | float | bool] = {**filters}
+        seen = 0
+        while limit is None or seen < limit:
+            params["limit"] = page if limit is None else min(page, limit - seen)
+            found = await self._http.json("GET", path, params=params)
+            for resource in found["data"]:
+                yield resource
+            seen += len(found["data"])
+            if not found["has_more"] or not found["data"]:
+                return
+            params["after"] = found["data"][-1]["id"]
 
     async def _object(
         self,

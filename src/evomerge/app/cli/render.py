@@ -67,6 +67,35 @@ def datasets(found: Sequence[Json]) -> Table:
     )
 
 
+def forests(found: Sequence[Json]) -> Table:
+    """One line a forest."""
+    return _rows(
+        found,
+        {
+            "id": _of("id"),
+            "name": _of("name"),
+            "parameters": lambda row: row.get("architecture", {}).get("parameters"),
+            "ELMs": lambda row: len(row["elms"]),
+            "created": _created,
+        },
+    )
+
+
+def elms(found: Sequence[Json]) -> Table:
+    """One line an ELM."""
+    return _rows(
+        found,
+        {
+            "id": _of("id"),
+            "name": _of("name"),
+            "domain": _of("domain"),
+            "tokens": _of("tokens"),
+            "own tokens": _of("own_tokens"),
+            "created": _created,
+        },
+    )
+
+
 def jobs(found: Sequence[Json]) -> Table:
     """One line a job."""
     return _rows(

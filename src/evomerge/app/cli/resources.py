@@ -15,6 +15,7 @@ from evomerge.app.cli.jobfile import read_records
 from evomerge.app.cli.session import AsJson, Limit, Session, collect
 from evomerge.app.client import Collection, EvoMergeClient, Json
 
+PANEL = "What jobs are made of"
 Rows = Callable[[list[Json]], RenderableType]
 Name = Annotated[str | None, typer.Option(help="By default the file's or folder's name.")]
 Base = Annotated[
@@ -43,8 +44,8 @@ def add_to(app: typer.Typer) -> None:
     )
     for name, group, rows in groups:
         add_reading(group, name, rows)
-        group.command("delete")(_delete(name))
-        app.add_typer(group, name=name, rich_help_panel="What jobs are made of")
+        group.command("delete")(deletion(name))
+        app.add_typer(group, name=name, rich_help_panel=PANEL)
 
 
 def add_reading(group: typer.Typer, collection: Collection, rows: Rows) -> None:
@@ -68,7 +69,9 @@ def add_reading(group: typer.Typer, collection: Collection, rows: Rows) -> None:
     group.command("show", help="Show one, by id or name.")(show)
 
 
-def _delete(collection: Collection) -> Callable[..., None]:
+def deletion(collection: Collection) -> Callable[..., None]:
+    """The command `delete` of one collection."""
+
     def delete(
         ctx: typer.Context, id_or_name: Annotated[str, typer.Argument(metavar="ID")]
     ) -> None:

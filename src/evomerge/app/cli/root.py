@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from evomerge.app.cli import base, jobs, resources, run, service
+from evomerge.app.cli import base, forests, jobs, resources, run, service
 from evomerge.app.cli.failures import REPORTED, exit_code, lines
 from evomerge.app.cli.session import DEFAULT_URL, Session, key_from_environment
 from evomerge.version import __version__
@@ -68,6 +68,7 @@ service.add_to(app)
 run.add_to(app)
 jobs.add_to(app)
 resources.add_to(app)
+forests.add_to(app)
 app.add_typer(base.app, name="base")
 
 
