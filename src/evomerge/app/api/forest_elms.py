@@ -16,7 +16,7 @@ from evomerge.app.api.dependencies import (
     answered,
     ticket,
 )
-from evomerge.app.api.responses import CONFLICT, NOT_FOUND, REFUSED, STORED, existed
+from evomerge.app.api.responses import CONFLICT, NOT_FOUND, REFUSED, existed
 from evomerge.app.schemas.base import Deleted, Text
 from evomerge.app.schemas.forest_elms import Elm, ElmCreate, ElmPage
 from evomerge.app.services import forest_elms
@@ -32,7 +32,7 @@ ElmKey = Annotated[Text, Path(max_length=128, description="An ELM's id, or its n
     operation_id="add_elm",
     status_code=201,
     response_model=Elm,
-    responses=existed(Elm) | REFUSED | STORED,
+    responses=existed(Elm) | REFUSED,
 )
 async def add_elm(
     request: Request,

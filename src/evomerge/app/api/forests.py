@@ -14,7 +14,7 @@ from evomerge.app.api.dependencies import (
     answered,
     ticket,
 )
-from evomerge.app.api.responses import CONFLICT, NOT_FOUND, REFUSED, STORED, binary, existed
+from evomerge.app.api.responses import CONFLICT, NOT_FOUND, REFUSED, binary, existed
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.forests import Forest, ForestCreate, ForestPage, ForestUpdate
 from evomerge.app.services import forest_archive, forests
@@ -28,7 +28,7 @@ router = APIRouter(prefix="/v1/forests", tags=["forests"])
     operation_id="create_forest",
     status_code=201,
     response_model=Forest,
-    responses=existed(Forest) | REFUSED | STORED,
+    responses=existed(Forest) | REFUSED,
 )
 async def create_forest(
     request: Request,

@@ -51,7 +51,7 @@ async def check(context: Context, body: ForestCreate) -> NewParts:
 
     Raises:
         InvalidRequestError: one is refused, or the ensemble does not fit them; names the field.
-        UnavailableError: the seed is a base that cannot be read.
+        ConflictError: the job that was to make the seed has not succeeded.
     """
     check_room(len(body.elms), context.settings.max_pool_experts)
     seed = await find_seed(context, body.seed)
