@@ -42,8 +42,8 @@ def question(number: int, *, endpoint: Endpoint = ENDPOINT, **fields: Any) -> Qu
     )
 
 
-def answer(text: str, requests: int = 1, lost: int = 0) -> Answer:
-    return Answer((Completion(text, "stop"),), INPUT, OUTPUT, requests, lost)
+def answer(text: str, requests: int = 1, lost: int = 0, input_tokens: int = INPUT) -> Answer:
+    return Answer((Completion(text, "stop"),), input_tokens, OUTPUT, requests, lost)
 
 
 @dataclass
@@ -55,6 +55,7 @@ class Parrot:
         fault: raised in place of an answer, if it gives one.
         attempts: requests that one answer takes.
         lost: whether those before the last are lost, and may have been charged; else refused.
+        input_tokens: that it counts for each.
         most: questions that were under way at once.
     """
 
@@ -62,6 +63,7 @@ class Parrot:
     fault: Callable[[Question], Exception | None] = lambda question: None
     attempts: int = 1
     lost: bool = False
+    input_tokens: int = INPUT
     asked: Counter[str] = field(default_factory=Counter)
     most: int = 0
     _under_way: int = 0
@@ -86,7 +88,8 @@ class Parrot:
             await (self.gate(question) if self.gate else asyncio.sleep(0))
             if (error := self.fault(question)) is not None:
                 raise error
-            return answer(question.messages[0].content, self.attempts, max(0, call.charged - 1))
+            text, lost = question.messages[0].content, max(0, call.charged - 1)
+            return answer(text, self.attempts, lost, self.input_tokens)
         finally:
             self._under_way -= 1
 

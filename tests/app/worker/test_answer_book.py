@@ -285,6 +285,20 @@ async def test_a_lost_request_that_leaves_no_room_is_not_repeated(database: Data
     assert (call.requests, call.input_tokens) == (2, 2 * whole.input_tokens)
 
 
+async def test_reservations_grow_with_what_the_server_was_seen_to_count(
+    database: Database,
+) -> None:
+    """Twice what was foreseen: the second call is reserved at what the first one came to."""
+    lease, parrot = await held_job(database), Parrot(input_tokens=2 * INPUT)
+    budget = Budget(input_tokens=11 * INPUT)
+    async with opened(database, lease, parrot, budget) as book:
+        for number in range(5):
+            await book.ask(question(number), EXPERT)
+        with pytest.raises(BudgetReachedError, match="input_tokens"):
+            await book.ask(question(5), EXPERT)
+        assert book.spending.spent.input_tokens == 10 * INPUT
+
+
 async def test_running_time_is_a_budget_too(database: Database) -> None:
     lease, parrot, time = await held_job(database), Parrot(), [0.0]
     async with opened(database, lease, parrot, Budget(seconds=5), seconds=lambda: time[0]) as book:

@@ -195,6 +195,25 @@ async def test_a_server_that_tokenizes_is_foreseen_by_its_own_counts(school: Sch
     assert foreseen["input_tokens"] == pytest.approx(actual, rel=0.05)
 
 
+def wordy_in_private(request: Request) -> Action:
+    """The same, from a server that tokenizes for nobody."""
+    return classroom.answer(request) if request.path.endswith("/tokenize") else wordy(request)
+
+
+async def test_a_few_answers_correct_the_estimate_of_the_others(school: School) -> None:
+    school.server.answer = wordy_in_private
+    blind = (await school.http.post("/v1/merge_jobs/estimate", json=spec())).json()
+    some = await school.run(budget={"requests": 40})
+    first = sum(one["input_tokens"] for one in (await school.result(some))["calls"].values())
+    foreseen = (await school.http.post("/v1/merge_jobs/estimate", json=spec())).json()
+    rest = (await school.result(await school.run()))["calls"].values()
+    actual = sum(one["input_tokens"] for one in rest)
+
+    assert foreseen["answers_known"] == 40
+    assert foreseen["input_tokens"] == pytest.approx(actual, rel=0.05)
+    assert first + actual > 2 * blind["input_tokens"]
+
+
 async def test_a_dry_run_bears_a_tokenizer_that_has_gone(school: School) -> None:
     school.server.answer = wordy
     for model in classroom.MODELS:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from evomerge.app.db.repositories import answers
+from evomerge.app.db.repositories.answers import Outcome
 from evomerge.app.errors import InvalidRequestError
 from evomerge.app.output_task import output_task
 from evomerge.app.schemas.inputs import JobInputs
@@ -15,10 +16,11 @@ from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.services.context import Context
 from evomerge.app.worker.inputs import Data
 from evomerge.app.worker.paid_call import requests
+from evomerge.app.worker.readings import Readings
 from evomerge.connectors.expert import ApiExpert
 from evomerge.connectors.output.errors import OutputTaskError
 from evomerge.connectors.output.questions import OutputTokens, output_tokens, questions
-from evomerge.connectors.question import Question
+from evomerge.connectors.question import Answer, Question
 from evomerge.connectors.tokenize import token_counts
 
 _LOOK_UP = 500
@@ -61,7 +63,7 @@ async def foreseen(context: Context, spec: MergeJobSpec, inputs: JobInputs, data
         raise InvalidRequestError(f"experts: {error}", param="experts") from error
     known = await _known(context, [question.key for _, question, _ in asked])
     missing = [one for one in asked if one[1].key not in known]
-    scales = await _scales(context, missing)
+    scales = await _scales(context, missing, _readings(asked, known))
     read = [
         round(scales[expert.name] * expert.input_tokens(question))
         for expert, question, _ in missing
@@ -93,18 +95,35 @@ def _asked(spec: MergeJobSpec, inputs: JobInputs, data: Data) -> list[_Asked]:
     return list(found.values())
 
 
-async def _scales(context: Context, missing: Sequence[_Asked]) -> Mapping[str, float]:
-    """Counted tokens by estimated one, for each expert's name; 1 where nothing can be counted."""
+def _readings(asked: Sequence[_Asked], known: Mapping[str, Outcome]) -> Readings:
+    """What answers to some of the job's own questions tell of the others' tokens."""
+    readings = Readings()
+    for expert, question, _ in asked:
+        answer = known.get(question.key)
+        if isinstance(answer, Answer):
+            readings.see(question, expert, answer)
+    return readings
+
+
+async def _scales(
+    context: Context, missing: Sequence[_Asked], readings: Readings
+) -> Mapping[str, float]:
+    """Counted tokens by estimated one, for each expert's name: as its server tokenizes; or as it
+    counted for answers that are known; 1 where there is neither."""
     by_name: dict[str, tuple[ApiExpert, list[Question]]] = {}
     for expert, question, _ in missing:
         by_name.setdefault(expert.name, (expert, []))[1].append(question)
     scales = await asyncio.gather(*(_scale(context, *one) for one in by_name.values()))
-    return dict(zip(by_name, scales, strict=True))
+    return {
+        name: scale or readings.scale(expert.endpoint) or 1.0
+        for (name, (expert, _)), scale in zip(by_name.items(), scales, strict=True)
+    }
 
 
-async def _scale(context: Context, expert: ApiExpert, asked: Sequence[Question]) -> float:
+async def _scale(context: Context, expert: ApiExpert, asked: Sequence[Question]) -> float | None:
+    """By the server's own tokenizer; None where it tells nothing."""
     if expert.capabilities.tokenizes is None:
-        return 1.0
+        return None
     rng = Random(0)
     sample = [
         replace(question, prompts=tuple(rng.sample(question.prompts, 1 if question.prompts else 0)))
@@ -112,12 +131,12 @@ async def _scale(context: Context, expert: ApiExpert, asked: Sequence[Question])
     ]
     counts = await token_counts(context.connectors.caller, expert, sample)
     estimated = sum(map(expert.input_tokens, sample))
-    return sum(counts) / estimated if counts is not None and estimated else 1.0
+    return sum(counts) / estimated if counts is not None and estimated else None
 
 
-async def _known(context: Context, keys: Sequence[str]) -> set[str]:
-    known: set[str] = set()
+async def _known(context: Context, keys: Sequence[str]) -> dict[str, Outcome]:
+    known: dict[str, Outcome] = {}
     async with context.database.read() as session:
         for start in range(0, len(keys), _LOOK_UP):
-            known |= set(await answers.find(session, keys[start : start + _LOOK_UP]))
+            known |= await answers.find(session, keys[start : start + _LOOK_UP])
     return known

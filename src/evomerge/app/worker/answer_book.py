@@ -26,6 +26,7 @@ from evomerge.app.db.retry import retrying
 from evomerge.app.schemas.spec import Budget
 from evomerge.app.worker.answer_writes import AnswerWrites, Owner, Verdict
 from evomerge.app.worker.paid_call import PaidCall
+from evomerge.app.worker.readings import Readings
 from evomerge.app.worker.spending import BudgetReachedError, Spending
 from evomerge.connectors.client import Call
 from evomerge.connectors.errors import AskError, QuestionRefusedError
@@ -88,6 +89,7 @@ class AnswerBook:
         self._writes = AnswerWrites(database, lease, self._owner)
         self._flights: dict[str, asyncio.Future[Outcome | None]] = {}
         self._claims: set[str] = set()
+        self._readings = Readings()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -161,6 +163,7 @@ class AnswerBook:
             known = await self.find(keys)
             for place, key in enumerate(keys, start):
                 if key in known:
+                    self._learn(*asked[place], known[key])
                     yield place, known[key]
                 else:
                     unknown.append(place)
@@ -225,7 +228,9 @@ class AnswerBook:
         self._flights[question.key] = flight
         outcome = None
         try:
-            outcome = await self._claim_and_send(PaidCall.of(question, expert))
+            margin = self._readings.margin(question.endpoint)
+            outcome = await self._claim_and_send(PaidCall.of(question, expert, margin))
+            self._learn(question, expert, outcome)
             return outcome
         finally:
             del self._flights[question.key]
@@ -308,6 +313,10 @@ class AnswerBook:
         call.settled = True
         self.spending.settle(call.booked, cost)
         self._writes.let_go(call.booking(cost, settled=True), call.model)
+
+    def _learn(self, question: Question, expert: ApiExpert, outcome: Outcome) -> None:
+        if isinstance(outcome, Answer):
+            self._readings.see(question, expert, outcome)
 
     async def _renew(self) -> None:
         """Keep what is under way claimed, for as long as this process lives."""

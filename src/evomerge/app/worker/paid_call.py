@@ -10,13 +10,11 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from evomerge.app.db.repositories.calls import NOTHING, Booking, Cost
+from evomerge.app.worker.readings import UNREAD_MARGIN, read
 from evomerge.connectors.client import Call
 from evomerge.connectors.errors import AskError
 from evomerge.connectors.expert import ApiExpert
 from evomerge.connectors.question import Answer, Endpoint, Question
-
-# Texts may have more tokens a byte than the one that the probe counted.
-INPUT_MARGIN = 1.25
 
 
 @dataclass(eq=False)
@@ -39,8 +37,8 @@ class PaidCall:
     settled: bool = False
 
     @classmethod
-    def of(cls, question: Question, expert: ApiExpert) -> Self:
-        foreseen = most(question, expert)
+    def of(cls, question: Question, expert: ApiExpert, margin: float = UNREAD_MARGIN) -> Self:
+        foreseen = most(question, expert, margin)
         model = _name(question.endpoint)
         return cls(question, expert, secrets.randbits(62), model, foreseen, foreseen)
 
@@ -88,13 +86,14 @@ def requests(question: Question, expert: ApiExpert) -> int:
     return 1 if known.batches else prompts
 
 
-def most(question: Question, expert: ApiExpert) -> Cost:
-    """What a question can cost at most, when no request has to be repeated."""
-    known = expert.capabilities
-    draws = 1 if known.samples else question.samples  # each reads the prompt anew
-    foreseen = ceil(INPUT_MARGIN * expert.input_tokens(question))
-    input_tokens, output_tokens = draws * foreseen, question.most_output_tokens
-    if not known.zero_tokens:
+def most(question: Question, expert: ApiExpert, margin: float = UNREAD_MARGIN) -> Cost:
+    """What a question can cost at most, when no request has to be repeated.
+
+    Args:
+        margin: what its estimated input tokens are multiplied with (see `Readings`).
+    """
+    input_tokens, output_tokens = ceil(margin * read(question, expert)), question.most_output_tokens
+    if not expert.capabilities.zero_tokens:
         # Where nothing is to be written, one token has to be.
         texts = question.samples * max(1, len(question.prompts))
         output_tokens = max(output_tokens, texts)
