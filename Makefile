@@ -47,7 +47,7 @@ check: $(VENV)/.test  ## lint, format, types, import rules
 	$(BIN)/lint-imports
 
 bench:  ## list the measurements; each is one command
-	@grep -hoE 'python (-m )?benchmarks[./].*' benchmarks/*.py | sed 's|^|$(BIN)/|'
+	@grep -rhoE --include='*.py' 'python (-m )?benchmarks[./].*' benchmarks | sed 's|^|$(BIN)/|'
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) build dist src/*.egg-info

@@ -96,7 +96,7 @@ def contrast(
             if of_seeds is None:
                 of_seeds = _counts(generator, len(nats), resamples) / len(nats)
             documents = of_documents[name]
-            total = np.einsum("rs,sd,rd->r", of_seeds, nats, documents, optimize=True)
+            total = (of_seeds * (documents @ nats.T)).sum(axis=1)
             drawn += term.factor / len(term.domains) * total / (documents @ measured.tokens[name])
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(drawn, [tail, 100 - tail])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from evomerge.evaluation.corpus import Corpus, Part, Shares, documents
 
@@ -21,7 +22,10 @@ class Piece:
     text: str
 
 
-def pieces(corpus: Corpus, shares: Shares, part: Part, count: int, characters: int) -> list[Piece]:
+@lru_cache(maxsize=256)
+def pieces(
+    corpus: Corpus, shares: Shares, part: Part, count: int, characters: int
+) -> tuple[Piece, ...]:
     """Pieces of a part's documents: one of each document, then a second one of each, and so on.
 
     Args:
@@ -41,7 +45,7 @@ def pieces(corpus: Corpus, shares: Shares, part: Part, count: int, characters: i
         for number, own in enumerate(turns):
             if turn < len(own) and len(found) < count:
                 found.append(Piece(number, own[turn]))
-    return found
+    return tuple(found)
 
 
 def _cut(text: str, characters: int) -> Iterator[str]:
