@@ -73,7 +73,7 @@ class _Average:
         """See `writing.Sum`."""
         for source, weight in self._weighted:
             own = source.checkpoint.tensors[entry.name]
-            kernels.add_scaled(values(source, own, first, last).numpy(), weight, out)
+            kernels.add_scaled(values(source, own, first, last), weight, out)
 
     def raw(self, entry: TensorEntry, first: int, last: int) -> memoryview:
         """See `writing.Raw`."""

@@ -41,6 +41,40 @@ def _compiled(function: F) -> F:
 
 
 @_compiled
+def widen(halves: NDArray[np.uint16], out: NDArray[np.uint32]) -> None:
+    """out = bfloat16 values as float32, both by their bits; (L,)."""
+    for j in range(halves.shape[0]):
+        out[j] = np.uint32(halves[j]) << np.uint32(16)
+
+
+@_compiled
+def narrow(singles: NDArray[np.uint32], out: NDArray[np.uint16]) -> None:
+    """out = float32 values as bfloat16, both by their bits, to the nearest, ties to even; (L,)."""
+    for j in range(singles.shape[0]):
+        bits = np.int64(singles[j])
+        if bits & 0x7FFFFFFF > 0x7F800000:
+            out[j] = 0x7FC0  # not a number
+        else:
+            out[j] = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+
+
+@_compiled
+def within(values: Doubles, most: float) -> bool:
+    """Whether all are numbers of at most this magnitude; (L,)."""
+    fine = True
+    for j in range(values.shape[0]):
+        fine &= abs(values[j]) <= most
+    return fine
+
+
+@_compiled
+def subtract(values: Values, seed: Values, out: NDArray[np.float32]) -> None:
+    """out = values - seed; (L,) all."""
+    for j in range(values.shape[0]):
+        out[j] = np.float32(np.float64(values[j]) - np.float64(seed[j]))
+
+
+@_compiled
 def add_scaled(values: Values, weight: float, total: Doubles) -> None:
     """total += weight * values; (L,) both."""
     for j in range(values.shape[0]):

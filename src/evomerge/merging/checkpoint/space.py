@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from evomerge.merging.candidates import stacked
@@ -22,9 +24,10 @@ from evomerge.merging.checkpoint.tensors import (
     Piece,
     Source,
     pieces,
+    rounded,
     values,
 )
-from evomerge.merging.checkpoint.writing import Recipe, rounded
+from evomerge.merging.checkpoint.writing import DTYPE_NAMES, Recipe
 from evomerge.merging.layers import layer_groups
 from evomerge.merging.parallel import for_each
 from evomerge.optimizers.candidate import Candidate
@@ -86,9 +89,8 @@ class CheckpointSpace:
         Args:
             candidate: what is meant.
             targets: contiguous tensors of the seed's shapes, by their names in its files, of any
-                float dtype; what is not named is left out.
-            dtype: rounded to on the way, as a stored checkpoint is; None for no rounding but
-                that of the targets.
+                float dtype up to float32; what is not named is left out.
+            dtype: rounded to on the way, as a stored checkpoint is; None for float32 at once.
 
         Raises:
             CandidateError: the candidate does not fit the pool.
@@ -166,11 +168,11 @@ class Merge:
 
     def total(self, entry: TensorEntry, first: int, last: int, out: Doubles) -> None:
         """Add values first..last-1 of a float tensor to `out`, (last - first,)."""
-        seed = values(self._merging.seed, entry, first, last).numpy()
+        seed = values(self._merging.seed, entry, first, last)
         kernels.add_scaled(seed, 1.0, out)
         for term in self._terms.get(entry.name, ()):
             elm = term.vector.elm
-            own = values(elm, elm.checkpoint.tensors[entry.name], first, last).numpy()
+            own = values(elm, elm.checkpoint.tensors[entry.name], first, last)
             if term.line is None:
                 kernels.add_difference(own, seed, term.weight, out)
             else:
@@ -189,13 +191,30 @@ class Merge:
         """See `CheckpointSpace.fill`."""
         tensors = self._merging.seed.checkpoint.tensors
         work = [(piece, targets[name]) for name in targets for piece in pieces(tensors[name])]
-        # Tensors made outside of inference mode are written to on other threads, which have none.
         for_each(lambda item: self._fill_piece(*item, dtype), work)
 
     def _fill_piece(self, piece: Piece, target: Tensor, dtype: torch.dtype | None) -> None:
-        flat = target.detach().view(-1)
-        total = torch.empty(min(STRETCH, piece.last - piece.first), dtype=torch.float64)
+        flat = target.detach().view(-1)[piece.first : piece.last]
+        direct = flat.device.type == "cpu" and flat.dtype == torch.float32
+        singles = flat.numpy() if direct else np.empty(piece.last - piece.first, np.float32)
+        room = np.empty(min(STRETCH, piece.last - piece.first))
         for first, last in piece.stretches():
-            part = total[: last - first].zero_()
-            self.total(piece.entry, first, last, part.numpy())
-            flat[first:last].copy_(part if dtype is None else rounded(part.numpy(), dtype))
+            total = room[: last - first]
+            total[:] = 0.0
+            self.total(piece.entry, first, last, total)
+            _put(total, dtype, singles[first - piece.first : last - piece.first])
+        if not direct:
+            flat.copy_(torch.from_numpy(singles))
+
+
+def _put(total: Doubles, dtype: torch.dtype | None, singles: NDArray[np.float32]) -> None:
+    """What was added up, rounded to a dtype on the way."""
+    with np.errstate(over="ignore"):
+        if dtype is None:
+            singles[:] = total
+            return
+        stored = rounded(total, DTYPE_NAMES[dtype])
+        if dtype == torch.bfloat16:
+            kernels.widen(stored, singles.view(np.uint32))
+        else:
+            singles[:] = stored

@@ -13,7 +13,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from evomerge.merging.checkpoint import kernels
@@ -116,5 +115,6 @@ class TaskVector:
         last = min(first + STRETCH, entry.size)
         other = self.seed.checkpoint.tensors[entry.name]
         own, seed = values(self.elm, entry, first, last), values(self.seed, other, first, last)
-        bits: NDArray[np.int32] = (own - seed).to(torch.float32).numpy().view(np.int32)
-        return bits
+        difference = np.empty(last - first, np.float32)
+        kernels.subtract(own, seed, difference)
+        return difference.view(np.int32)

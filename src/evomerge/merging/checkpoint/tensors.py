@@ -1,19 +1,26 @@
-"""Values of checkpoints, stretch by stretch, as they lie on disk."""
+"""Values of checkpoints, stretch by stretch, as they lie on disk.
+
+Everything here runs on the thread that asks for it: callers share tensors out among threads, and
+torch's own threads would get in their way.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
+from evomerge.merging.checkpoint import kernels
 from evomerge.merging.checkpoint.errors import TensorError
 from evomerge.merging.checkpoint.files import ITEM_BYTES, Checkpoint, TensorEntry
+from evomerge.merging.checkpoint.kernels import Doubles, Values
 
 DTYPES = {
     "F64": torch.float64,
@@ -25,6 +32,13 @@ DTYPES = {
 STRETCH = 1 << 16
 # Values that one thread takes on at a time: many enough that threads do not wait for each other.
 PIECE = 1 << 22
+
+_STORED: Mapping[str, np.dtype[Any]] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(np.uint16),
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,7 @@ class Source(Protocol):
     checkpoint: Checkpoint
 
     def raw(self, entry: TensorEntry, first: int, last: int) -> memoryview:
-        """The bytes of values first..last-1 of a tensor.
+        """The bytes of values first..last-1 of a tensor, until the same thread asks again.
 
         Raises:
             TensorError: the file has become shorter.
@@ -71,6 +85,7 @@ class FileSource:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self._files: dict[str, int] = {}
+        self._room = _Room()
 
     def __enter__(self) -> FileSource:
         try:
@@ -92,12 +107,12 @@ class FileSource:
     def raw(self, entry: TensorEntry, first: int, last: int) -> memoryview:
         """See `Source.raw`."""
         item = ITEM_BYTES[entry.dtype]
-        content = bytearray((last - first) * item)
+        content = self._room.of((last - first) * item)
         at = entry.offset + first * item
         if os.preadv(self._files[entry.shard], [content], at) != len(content):
             file = self.checkpoint.folder / entry.shard
             raise TensorError(file, entry.name, "cannot be read whole any more")
-        return memoryview(content)
+        return content
 
     def _close(self) -> None:
         while self._files:
@@ -113,7 +128,8 @@ class MappedSource:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self._files = {
-            # Copied on writing, which nobody does: torch takes no memory that cannot be written to.
+            # Copied on writing, which nobody does: kernels are compiled once more for arrays that
+            # cannot be written to.
             shard: np.memmap(checkpoint.folder / shard, np.uint8, "c")
             for shard in checkpoint.shards
         }
@@ -125,8 +141,50 @@ class MappedSource:
         return self._files[entry.shard][at : at + (last - first) * item].data
 
 
-def values(source: Source, entry: TensorEntry, first: int, last: int) -> Tensor:
-    """Values first..last-1 of a float tensor, (last - first,) float32; float64 if stored so."""
-    raw = source.raw(entry, first, last)
-    stored = torch.frombuffer(raw, dtype=DTYPES[entry.dtype])
-    return stored if entry.dtype == "F64" else stored.float()
+class _Room(threading.local):
+    """Memory of a thread that is used again and again: fresh pages cost more than the sums."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def of(self, size: int) -> memoryview:
+        """So many bytes of it."""
+        if len(self._bytes) < size:
+            self._bytes = bytearray(size)
+        return memoryview(self._bytes)[:size]
+
+
+def values(source: Source, entry: TensorEntry, first: int, last: int) -> Values:
+    """Values first..last-1 of a float tensor, (last - first,) float32; float64 if stored so.
+
+    Good until the same thread asks the same source again.
+    """
+    stored = np.frombuffer(source.raw(entry, first, last), _STORED[entry.dtype])
+    if entry.dtype == "BF16":
+        wide = np.empty(stored.shape, np.float32)
+        kernels.widen(stored, wide.view(np.uint32))
+        return wide
+    return stored.astype(np.float32) if entry.dtype == "F16" else cast("Values", stored)
+
+
+def rounded(total: Doubles, dtype: str) -> NDArray[Any]:
+    """What was added up, (L,), as it is stored: to the nearest float32, from there to what is less.
+
+    Args:
+        total: float64.
+        dtype: by the format's name.
+
+    Returns:
+        (L,) in numpy's dtype, or bits in uint16 for BF16.
+    """
+    if dtype == "F64":
+        return total
+    with np.errstate(over="ignore"):
+        singles = total.astype(np.float32)
+        if dtype == "F32":
+            return singles
+        if dtype == "F16":
+            return singles.astype(np.float16)
+    halves = np.empty(singles.shape, np.uint16)
+    kernels.narrow(singles.view(np.uint32), halves)
+    return halves

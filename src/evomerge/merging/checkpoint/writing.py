@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from evomerge.merging.checkpoint import kernels
 from evomerge.merging.checkpoint.errors import TensorError
 from evomerge.merging.checkpoint.files import (
     CONFIG_FILE,
@@ -24,11 +24,11 @@ from evomerge.merging.checkpoint.files import (
 )
 from evomerge.merging.checkpoint.kernels import Doubles
 from evomerge.merging.checkpoint.lineage import Lineage, write_lineage
-from evomerge.merging.checkpoint.tensors import DTYPES, STRETCH, Piece, pieces
+from evomerge.merging.checkpoint.tensors import DTYPES, STRETCH, Piece, pieces, rounded
 from evomerge.merging.parallel import for_each
 from evomerge.merging.storing import copy_file, written_whole
 
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _DTYPE_FIELDS = ("dtype", "torch_dtype")
 
 # Adds up values first..last-1 of a float tensor in float64, (last - first,), zeros at first.
@@ -77,8 +77,10 @@ def write_into(recipe: Recipe, folder: Path) -> None:
         OSError: the system refuses.
         TensorError, ValueError: as `write_checkpoint`.
     """
-    if recipe.dtype is not None and recipe.dtype not in _NAMES:
-        raise ValueError(f"dtype={recipe.dtype!r}: must be one of {', '.join(map(str, _NAMES))}")
+    if recipe.dtype is not None and recipe.dtype not in DTYPE_NAMES:
+        raise ValueError(
+            f"dtype={recipe.dtype!r}: must be one of {', '.join(map(str, DTYPE_NAMES))}"
+        )
     for path in recipe.like.companions():
         copy_file(path, folder / path.name)
     if recipe.dtype is not None:
@@ -89,16 +91,6 @@ def write_into(recipe: Recipe, folder: Path) -> None:
         _write_index(recipe, folder / INDEX_FILE)
     if recipe.lineage is not None:
         write_lineage(folder, recipe.lineage)
-
-
-def rounded(total: Doubles, dtype: torch.dtype) -> Tensor:
-    """What was added up, (L,) in the dtype that it is stored in; rounded once."""
-    return torch.from_numpy(total).to(dtype)
-
-
-def stored_dtype(entry: TensorEntry, dtype: torch.dtype | None) -> torch.dtype:
-    """The dtype that a float tensor is stored in."""
-    return DTYPES[entry.dtype] if dtype is None else dtype
 
 
 def _write_shard(recipe: Recipe, shard: str, file: Path) -> None:
@@ -119,7 +111,7 @@ def _stored(entry: TensorEntry, dtype: torch.dtype | None) -> TensorEntry:
     """The entry as it is written."""
     if dtype is None or not entry.is_float:
         return entry
-    return replace(entry, dtype=_NAMES[dtype])
+    return replace(entry, dtype=DTYPE_NAMES[dtype])
 
 
 def _header(entries: list[TensorEntry]) -> tuple[bytes, list[int]]:
@@ -145,21 +137,26 @@ def _write_piece(
     """Compute a piece and put it where it belongs, `offset` being its tensor's place."""
     entry = piece.entry
     item = target.nbytes // target.size
-    if not entry.is_float:
-        raw = recipe.raw(entry, piece.first, piece.last)
-        _write_all(number, raw, offset + piece.first * item)
-        return
-    dtype = DTYPES[target.dtype]
-    total = np.empty(STRETCH)
+    room = np.empty(min(STRETCH, piece.last - piece.first))
     for first, last in piece.stretches():
-        part = total[: last - first]
-        part[:] = 0.0
-        recipe.total(entry, first, last, part)
-        new = rounded(part, dtype)
-        if not bool(torch.isfinite(new).all()):
-            file = recipe.like.folder / entry.shard
-            raise TensorError(file, entry.name, f"would have values that {dtype} does not hold")
-        _write_all(number, new.view(torch.uint8).numpy().data, offset + first * item)
+        if entry.is_float:
+            total = room[: last - first]
+            _add_up(recipe, entry, first, last, total, DTYPES[target.dtype])
+            content = rounded(total, target.dtype).data
+        else:
+            content = recipe.raw(entry, first, last)
+        _write_all(number, content, offset + first * item)
+
+
+def _add_up(
+    recipe: Recipe, entry: TensorEntry, first: int, last: int, total: Doubles, dtype: torch.dtype
+) -> None:
+    """The sum over one stretch, held to what the dtype can tell."""
+    total[:] = 0.0
+    recipe.total(entry, first, last, total)
+    if not kernels.within(total, torch.finfo(dtype).max):
+        file = recipe.like.folder / entry.shard
+        raise TensorError(file, entry.name, f"would have values that {dtype} does not hold")
 
 
 @contextmanager
