@@ -54,7 +54,8 @@ async def settings(database_url: str, tmp_path: Path) -> Settings:
 
 async def answers(http: httpx.AsyncClient, job: str) -> AsyncIterator[str]:
     """Everything that the API tells."""
-    listed = [f"/v1/{name}" for name in ("experts", "pools", "datasets", "merge_jobs", "models")]
+    kinds = ("experts", "pools", "datasets", "forests", "merge_jobs", "forest_jobs", "models")
+    listed = [f"/v1/{name}" for name in kinds]
     of_job = [f"/v1/merge_jobs/{job}{end}" for end in ("", "/events?limit=100", "/result")]
     of_job += [f"/v1/merge_jobs/{job}/evaluations?limit=100"]
     for path in [*listed, *of_job, "/openapi.json", "/v1/experts/north"]:
