@@ -27,7 +27,7 @@ $(VENV)/.demo: $(VENV)/.local
 	touch $@
 
 $(VENV)/.test: $(VENV)/.local
-	$(PIP) --editable '.[local,postgres,recipe,lm-eval,test,dev]'
+	$(PIP) --editable '.[local,forest,postgres,recipe,lm-eval,test,dev]'
 	touch $@
 
 demo: $(VENV)/.local  ## the real job on a real language model

@@ -27,10 +27,9 @@ class MetricError(InvalidArgumentError):
 class MissingLibraryError(EvaluationError):
     """An optional library is not installed; names it and the extra that brings it."""
 
-    def __init__(self, library: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs {library}, which is not installed: pip install 'evo-merging[local]'"
-        )
+    def __init__(self, library: str, purpose: str, extra: str = "local") -> None:
+        install = f"pip install 'evo-merging[{extra}]'"
+        super().__init__(f"{purpose} needs {library}, which is not installed: {install}")
         self.library = library
 
 
