@@ -26,6 +26,7 @@ from evomerge.connectors.bmm import BmmEvaluator, their_dataset
 from evomerge.connectors.local.base_model import load_base
 from evomerge.connectors.local.checkpoint_evaluator import CheckpointEvaluator
 from evomerge.connectors.local.evaluator import LocalEvaluator
+from evomerge.connectors.local.merged_weights import MergedWeights
 from evomerge.connectors.remote import RemoteEvaluator
 from evomerge.evaluation.example import Example
 from evomerge.merging.checkpoint.files import read_checkpoint
@@ -87,8 +88,7 @@ def checkpoint(metric: str, folder: Path) -> Iterator[Fresh]:
     elms = [make_elm(folder / f"elm{n}", seed, n, strength=0.1) for n in range(2)]
     space = CheckpointSpace(read_checkpoint(seed), [read_checkpoint(elm) for elm in elms])
     evaluator = CheckpointEvaluator(
-        load_base(seed, threads=1),
-        space,
+        MergedWeights(load_base(seed, threads=1), space),
         metric,
         batch_tokens=BATCH_TOKENS[metric],
         max_new_tokens=3,

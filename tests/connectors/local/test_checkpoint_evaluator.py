@@ -22,6 +22,7 @@ from evomerge.connectors.local.checkpoint_evaluator import CheckpointEvaluator
 from evomerge.connectors.local.errors import ParameterError, WrongSeedError
 from evomerge.connectors.local.evaluator import LocalEvaluator
 from evomerge.connectors.local.layout import Layout
+from evomerge.connectors.local.merged_weights import MergedWeights
 from evomerge.connectors.local.rows import Row
 from evomerge.evaluation.example import Example
 from evomerge.merging.checkpoint.files import read_checkpoint
@@ -82,11 +83,11 @@ async def test_the_written_checkpoint_is_the_evaluated_one(
     dtype: torch.dtype | None,
 ) -> None:
     merge(base_folder, elms, CANDIDATE, tmp_path / "merged", dtype=dtype)
-    evaluator = CheckpointEvaluator(base, space, dtype=dtype)
+    evaluator = CheckpointEvaluator(MergedWeights(base, space), dtype=dtype)
     found = await evaluator.score([CANDIDATE], examples)
     assert np.array_equal(found.losses[0], await scored_alone(tmp_path / "merged", examples))
     stored = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
-    with evaluator.merged(CANDIDATE), torch.inference_mode():
+    with MergedWeights(base, space).merged(CANDIDATE, dtype), torch.inference_mode():
         assert torch.equal(base.model(TOKENS).logits, stored(TOKENS).logits)
 
 
@@ -98,7 +99,7 @@ async def test_base_and_elms_alone_are_what_they_are_on_disk(
     examples: list[Example],
 ) -> None:
     candidates = [base_candidate(2), one_hot(0, 2), one_hot(1, 2)]
-    found = await CheckpointEvaluator(base, space).score(candidates, examples)
+    found = await CheckpointEvaluator(MergedWeights(base, space)).score(candidates, examples)
     for losses, folder in zip(found.losses, [base_folder, *elms], strict=True):
         assert np.array_equal(losses, await scored_alone(folder, examples))
 
@@ -107,12 +108,12 @@ async def test_the_seed_is_back_when_scoring_ends(
     base: BaseModel, space: CheckpointSpace, examples: list[Example]
 ) -> None:
     before = weights(base.model)
-    evaluator = CheckpointEvaluator(base, space)
+    evaluator = CheckpointEvaluator(MergedWeights(base, space))
     await evaluator.score([CANDIDATE, uniform(2)], examples)
     assert same(weights(base.model), before)
-    with evaluator.merged(CANDIDATE):
+    with MergedWeights(base, space).merged(CANDIDATE):
         assert not same(weights(base.model), before)
-    with pytest.raises(KeyError), evaluator.merged(CANDIDATE):
+    with pytest.raises(KeyError), MergedWeights(base, space).merged(CANDIDATE):
         raise KeyError
     with pytest.raises(CandidateError):
         await evaluator.score([uniform(3)], examples)
@@ -123,7 +124,7 @@ async def test_others_wait_for_the_seed(
     base: BaseModel, space: CheckpointSpace, examples: list[Example]
 ) -> None:
     """Two evaluators on one model, at the same time, give what each gives alone."""
-    one, two = CheckpointEvaluator(base, space), LocalEvaluator(base, _Nothing())
+    one, two = CheckpointEvaluator(MergedWeights(base, space)), LocalEvaluator(base, _Nothing())
     nothing = Population(1, {})
     alone = [
         await one.score([CANDIDATE], examples),
@@ -155,7 +156,7 @@ async def test_cancelling_stops_and_brings_the_seed_back(
         return whole(batch)
 
     monkeypatch.setattr(forward, "lay_out", slow)
-    evaluator = CheckpointEvaluator(base, space, batch_tokens=1)
+    evaluator = CheckpointEvaluator(MergedWeights(base, space), batch_tokens=1)
     scoring = asyncio.create_task(evaluator.score([CANDIDATE] * 4, examples))
     await entered.wait()
     scoring.cancel()
@@ -170,7 +171,9 @@ async def test_a_candidate_that_breaks_the_model_has_nan_and_the_next_has_not(
     base: BaseModel, space: CheckpointSpace, examples: list[Example]
 ) -> None:
     broken = Candidate(np.ones((1, 2)), np.full((1, 2), 1e60))
-    found = await CheckpointEvaluator(base, space).score([broken, uniform(2)], examples)
+    found = await CheckpointEvaluator(MergedWeights(base, space)).score(
+        [broken, uniform(2)], examples
+    )
     assert np.isnan(found.losses[0]).any()
     assert np.isfinite(found.losses[1]).all()
 
@@ -181,7 +184,8 @@ async def test_shards_and_dtypes_of_the_files_do_not_matter(
 ) -> None:
     seed = retype(shutil.copytree(base_folder, tmp_path / "seed"), stored)
     elm = make_elm(tmp_path / "elm", shard(seed, 3), 1, strength=0.1)
-    evaluator = CheckpointEvaluator(load_base(seed, threads=1), made(seed, [elm]))
+    merging = MergedWeights(load_base(seed, threads=1), made(seed, [elm]))
+    evaluator = CheckpointEvaluator(merging)
     found = await evaluator.score([one_hot(0, 1)], examples)
     assert np.array_equal(found.losses[0], await scored_alone(elm, examples))
 
@@ -189,7 +193,7 @@ async def test_shards_and_dtypes_of_the_files_do_not_matter(
 def test_refuses_a_model_that_is_not_the_seed(space: CheckpointSpace, tmp_path: Path) -> None:
     other = load_base(make_base(tmp_path / "other", seed=8), threads=1)
     with pytest.raises(WrongSeedError, match="'other' is not the seed 'tiny'"):
-        CheckpointEvaluator(other, space)
+        MergedWeights(other, space)
 
 
 def test_names_a_parameter_that_the_files_do_not_have(base_folder: Path, tmp_path: Path) -> None:
@@ -198,7 +202,7 @@ def test_names_a_parameter_that_the_files_do_not_have(base_folder: Path, tmp_pat
     rewrite(seed, {k: v for k, v in tensors_of(seed).items() if k != "model.norm.weight"})
     elm = make_elm(tmp_path / "elm", seed, 1)
     with pytest.raises(ParameterError, match=r"'model\.norm\.weight' of model 'seed' has no"):
-        CheckpointEvaluator(load_base(seed, threads=1), made(seed, [elm]))
+        MergedWeights(load_base(seed, threads=1), made(seed, [elm]))
 
 
 async def test_tensors_that_loading_leaves_out_are_left_out(
@@ -208,6 +212,7 @@ async def test_tensors_that_loading_leaves_out_are_left_out(
     table = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.arange(4.0)}
     rewrite(seed, tensors_of(seed) | table)
     elm = make_elm(tmp_path / "elm", seed, 1)
-    evaluator = CheckpointEvaluator(load_base(seed, threads=1), made(seed, [elm]))
+    merging = MergedWeights(load_base(seed, threads=1), made(seed, [elm]))
+    evaluator = CheckpointEvaluator(merging)
     found = await evaluator.score([one_hot(0, 1)], examples)
     assert np.array_equal(found.losses[0], await scored_alone(elm, examples))

@@ -22,6 +22,11 @@ from evomerge.evaluation.metrics import CROSS_ENTROPY, check_metric, metric_loss
 from evomerge.merging.lora.population import Population
 from evomerge.optimizers.candidate import Candidate
 
+# Metrics that need no answer to be written.
+LIKELIHOODS = frozenset({CROSS_ENTROPY, "choice_accuracy"})
+# (models, rows) of rows.
+Nll = Callable[[Sequence[Row]], NDArray[np.float64]]
+
 _REMEMBERED_ROWS = 100_000
 
 
@@ -98,11 +103,11 @@ class LocalEvaluator:
             ContextOverflowError, EmptyAnswerError: a row that does not fit, or has no answer.
         """
         check_metric(self._metric, examples)
-        self._tokens(examples)
+        self.tokens(examples)
 
     def width(self, examples: Sequence[Example]) -> int:
         """See `Evaluator.width`: as many candidates as fit beside each other in one forward."""
-        return width(self._tokens(examples), self._batch_tokens)
+        return width(self.tokens(examples), self._batch_tokens)
 
     async def score(self, candidates: Sequence[Candidate], examples: Sequence[Example]) -> Scores:
         """See `Evaluator.score`. Runs in a thread; when cancelled it stops after its batch.
@@ -144,47 +149,60 @@ class LocalEvaluator:
         """
         started = self._clock()
         check_metric(self._metric, examples)
-        tokens = population.size * self._tokens(examples)
-        weights = np.ones(len(examples))
-        if self._metric == CROSS_ENTROPY:
-            weights = np.array([self._scored(example).scored for example in examples], float)
-            losses = self._cross_entropy(population, examples, stopped)
-        elif self._metric == "choice_accuracy":
-            losses = self._choice_losses(population, examples, stopped)
+        tokens = population.size * self.tokens(examples)
+        if self._metric in LIKELIHOODS:
+            losses = self.likelihood_losses(
+                lambda rows: answer_nll(
+                    self._base, population, rows, batch_tokens=self._batch_tokens, stopped=stopped
+                ),
+                examples,
+            )
         else:
             answers = self._answers(population, examples, stopped)
             losses = np.stack([self._answer_losses(said, examples) for said in answers])
         seconds = self._clock() - started
-        return Scores(losses, weights, Usage(tokens=tokens, seconds=seconds))
+        return Scores(losses, self.weights(examples), Usage(tokens=tokens, seconds=seconds))
 
-    def _cross_entropy(
-        self, population: Population, examples: Sequence[Example], stopped: Stopped
-    ) -> NDArray[np.float64]:
-        rows = [self._scored(example) for example in examples]
-        return self._nll(population, rows, stopped) / [row.scored for row in rows]
+    def likelihood_losses(self, nll: Nll, examples: Sequence[Example]) -> NDArray[np.float64]:
+        """Losses under a metric of `LIKELIHOODS`, out of what models make of rows.
 
-    def _choice_losses(
-        self, population: Population, examples: Sequence[Example], stopped: Stopped
-    ) -> NDArray[np.float64]:
+        Args:
+            nll: negative log-likelihoods (models, rows) of the scored tokens of rows.
+
+        Returns:
+            (models, examples) float64.
+        """
+        if self._metric == CROSS_ENTROPY:
+            rows = [self._scored(example) for example in examples]
+            return nll(rows) / [row.scored for row in rows]
+        return self._choice_losses(nll, examples)
+
+    def weights(self, examples: Sequence[Example]) -> NDArray[np.float64]:
+        """How much each example counts in a mean, (examples,) float64."""
+        if self._metric == CROSS_ENTROPY:
+            return np.array([self._scored(example).scored for example in examples], float)
+        return np.ones(len(examples))
+
+    def rows(self, examples: Sequence[Example]) -> list[Row]:
+        """The rows that score the examples' own completions.
+
+        Raises:
+            ContextOverflowError, EmptyAnswerError: as `check`.
+        """
+        return [self._scored(example) for example in examples]
+
+    def _choice_losses(self, nll: Nll, examples: Sequence[Example]) -> NDArray[np.float64]:
         """0 where the right option is the likeliest a byte (the first of equals), else 1."""
-        rows = [row for example in examples for row in self._option_rows(example)]
-        nll = self._nll(population, rows, stopped)
-        losses = np.empty((population.size, len(examples)))
+        found = nll([row for example in examples for row in self._option_rows(example)])
+        losses = np.empty((len(found), len(examples)))
         begin = 0
         for index, example in enumerate(examples):
             sizes = [max(1, len(choice.encode())) for choice in example.choices]
-            options = nll[:, begin : begin + len(sizes)] / sizes
+            options = found[:, begin : begin + len(sizes)] / sizes
             wrong = options.argmin(axis=1) != example.answer
             losses[:, index] = np.where(np.isnan(options).any(axis=1), np.nan, wrong)
             begin += len(sizes)
         return losses
-
-    def _nll(
-        self, population: Population, rows: Sequence[Row], stopped: Stopped
-    ) -> NDArray[np.float64]:
-        return answer_nll(
-            self._base, population, rows, batch_tokens=self._batch_tokens, stopped=stopped
-        )
 
     def _answers(
         self, population: Population, examples: Sequence[Example], stopped: Stopped
@@ -207,7 +225,7 @@ class LocalEvaluator:
     def _option_rows(self, example: Example) -> list[Row]:
         return [self._scored(example, choice) for choice in example.choices]
 
-    def _tokens(self, examples: Sequence[Example]) -> int:
+    def tokens(self, examples: Sequence[Example]) -> int:
         """Tokens that one candidate runs through the model (at most, where it generates)."""
         if self._metric == CROSS_ENTROPY:
             return sum(len(self._scored(example).tokens) for example in examples)
