@@ -95,6 +95,7 @@ class EnsembleModel:
             self,
             [batch for _, batch in read if batch is not None],
             [one for one, _ in begun],
+            [_weights(one) for one, _ in begun],
             self.next_log_probs([of_elm[:, -1] for of_elm in states]),
         )
         return PromptsRead([likely for _, likely in begun], rows.mixed(), rows)
@@ -187,25 +188,29 @@ class EnsembleRows:
         model: whose they are.
         batches: an ELM's each; empty where nothing was kept.
         posteriors: a row's each.
+        now: what each of them says, before any top-k.
         newest: (n, rows, vocabulary), what each ELM gives to what comes next.
     """
 
     model: EnsembleModel
     batches: list[Batch]
     posteriors: list[RunningPosterior]
+    now: list[Weights]
     newest: Tensor
 
     def mixed(self) -> Tensor:
         """Log-probabilities of what comes next (rows, vocabulary) float32; as logits, they are the
         mixture's.
         """
+        if len(self.newest) == 1:
+            return self.newest[0]
         with np.errstate(divide="ignore"):
-            log_weights = np.log(np.array([each.weights() for each in self.posteriors]).T)
+            log_weights = np.log(np.array(self.now).T)
         return _mixed(self.newest, self.model.kept(log_weights))
 
     def weights(self) -> list[Weights]:
         """See `Rows.weights`: the posterior, before any top-k."""
-        return [tuple(each.weights().tolist()) for each in self.posteriors]
+        return list(self.now)
 
     def observe(self, tokens: Sequence[int | None]) -> None:
         """See `Rows.observe`."""
@@ -216,11 +221,12 @@ class EnsembleRows:
         given = self.newest[:, on, chosen].double().clamp(max=0).cpu().numpy()
         for row, of_row in zip(on, given.T, strict=True):
             self.posteriors[row].observe(of_row)
+            self.now[row] = _weights(self.posteriors[row])
 
     def ended(self, rows: Sequence[int]) -> None:
         """See `Rows.ended`."""
         for row in rows:
-            self.model.settle(tuple(self.posteriors[row].weights().tolist()))
+            self.model.settle(self.now[row])
 
     def select(self, rows: Sequence[int]) -> EnsembleRows:
         """See `Rows.select`."""
@@ -228,6 +234,7 @@ class EnsembleRows:
             self.model,
             [batch.select(rows) for batch in self.batches],
             [self.posteriors[row] for row in rows],
+            [self.now[row] for row in rows],
             self.newest[:, list(rows)],
         )
 
@@ -237,6 +244,7 @@ class EnsembleRows:
             self.model,
             [mine.joined(its) for mine, its in zip(self.batches, other.batches, strict=True)],
             [*self.posteriors, *other.posteriors],
+            [*self.now, *other.now],
             torch.cat([self.newest, other.newest], 1),
         )
 
@@ -248,9 +256,11 @@ class EnsembleRows:
         return self.mixed()
 
 
+def _weights(posterior: RunningPosterior) -> Weights:
+    return tuple(posterior.weights().tolist())
+
+
 def _mixed(log_probs: Tensor, log_weights: FloatArray) -> Tensor:
     """log sum_j w_j p_j (rows, vocabulary), of log p (n, rows, vocabulary) and log w (n, rows)."""
-    if len(log_probs) == 1:
-        return log_probs[0]
     weights = torch.tensor(log_weights).to(log_probs)
     return (log_probs + weights[..., None]).logsumexp(0)
