@@ -23,7 +23,7 @@ MODEL_EXAMPLE: dict[str, Any] = {
 
 
 class Model(Resource):
-    """A finished merge, or an expert, that can be called."""
+    """A finished merge or average, a forest, or an expert, that can be called."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [MODEL_EXAMPLE]})
 
@@ -31,7 +31,7 @@ class Model(Resource):
     object: Literal["model"] = "model"
     created: int = Field(description="Seconds since the epoch.")
     owned_by: Literal["evomerge"] = "evomerge"
-    evomerge: dict[str, Any] = Field(description="What it is: its kind, space, base and job.")
+    evomerge: dict[str, Any] = Field(description="What it is: its kind, and where it comes from.")
 
 
 class ModelList(Resource):
