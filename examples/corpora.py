@@ -18,7 +18,7 @@ from pydoc_data import topics
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from examples.base import cache_dir
-from examples.documents import Distinct, Gathered, grouped, read, table, write
+from examples.documents import LONGEST, Distinct, Gathered, grouped, read, table, write
 
 CHARACTERS = 1_500_000  # of a domain, at most
 STDLIB = Path(sysconfig.get_path("stdlib"))
@@ -108,8 +108,15 @@ def default_folder() -> Path:
     return cache_dir() / "corpora" / "python"
 
 
-def gather(folder: Path, characters: int = CHARACTERS) -> dict[str, Gathered]:
+def gather(
+    folder: Path, characters: int = CHARACTERS, longest: int = LONGEST
+) -> dict[str, Gathered]:
     """Every domain, written anew: what is installed may have changed.
+
+    Args:
+        folder: of the domains' files.
+        characters: of a domain at most.
+        longest: characters of a document at most.
 
     Raises:
         OSError: the folder cannot be written.
@@ -117,7 +124,7 @@ def gather(folder: Path, characters: int = CHARACTERS) -> dict[str, Gathered]:
     folder.mkdir(parents=True, exist_ok=True)
     distinct = Distinct()
     return {
-        name: write(name, distinct.documents(texts(), characters), folder)
+        name: write(name, distinct.documents(texts(), characters, longest), folder)
         for name, texts in DOMAINS.items()
     }
 

@@ -18,7 +18,7 @@ from pathlib import Path
 # Shorter paragraphs repeat by chance: a brace, a heading, `import os`.
 REPEATABLE = 60  # characters
 SHORTEST = 300  # characters of a document
-LONGEST = 24_000  # characters; what follows in a longer one is left out
+LONGEST = 24_000  # characters of one, unless told; what follows in a longer one is left out
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufeff]")
 _GAP = re.compile(r"\n{3,}")
 _BREAK = re.compile(r"\n\s*\n")
@@ -47,16 +47,17 @@ class Distinct:
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
 
-    def documents(self, texts: Iterable[str], characters: int) -> list[str]:
+    def documents(self, texts: Iterable[str], characters: int, longest: int = LONGEST) -> list[str]:
         """What is left of the texts, in an order that their content alone decides.
 
         Args:
             texts: of one domain.
             characters: how many at most in all; the first documents in that order are kept.
+            longest: characters of one document at most.
         """
         chosen: list[str] = []
         for text in sorted(set(map(clean, texts)), key=_digest):
-            kept = self._document(text)
+            kept = self._document(text)[:longest].strip()
             if SHORTEST <= len(kept) <= characters:
                 chosen.append(kept)
                 characters -= len(kept)
@@ -66,7 +67,7 @@ class Distinct:
 
     def _document(self, text: str) -> str:
         parts = [part for part in _BREAK.split(text) if self._is_new(part)]
-        return "\n\n".join(parts)[:LONGEST].strip()
+        return "\n\n".join(parts)
 
     def _is_new(self, paragraph: str) -> bool:
         letters = "".join(filter(str.isalnum, paragraph)).casefold()

@@ -53,7 +53,7 @@ class Settings:
     intermediate: int = 512
     vocabulary: int = 4096
     block_tokens: int = 128
-    dense_blocks: int = 16
+    dense_blocks: int = 8
     elm_blocks: int = 4
     learning_rate: float = 2e-3
     dev_share: float = 0.12
