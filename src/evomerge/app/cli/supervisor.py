@@ -61,8 +61,9 @@ class Supervisor:
             *self.command,
             env=dict(self.environment),
             stdin=PIPE,
-            # Its own group: a Ctrl-C in the terminal reaches the server, which ends it in order.
-            process_group=0,
+            # Its own session: a Ctrl-C in the terminal reaches the server, which ends it in order.
+            # (A group of its own would do, but uvloop knows no `process_group`.)
+            start_new_session=True,
         )
 
     async def _end(self, process: Process) -> None:
