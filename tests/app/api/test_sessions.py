@@ -130,6 +130,7 @@ async def test_a_guest_sees_nothing_but_sessions(guest: Api, owner: Api) -> None
     ):
         error(await guest.get(path), 403, "forbidden")
         assert (await owner.get(path)).status_code in (200, 404)
+    error(await guest.post("/tokenize", {"model": "m", "prompt": "a"}), 403, "forbidden")
     assert set(middleware.SHARED) == {"/v1/presets", "/v1/sessions"}
 
 

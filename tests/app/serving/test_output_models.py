@@ -159,6 +159,15 @@ def test_a_merge_over_http_chooses_as_its_experts_numbers_say(votes: OpenAI, url
     assert by_probability["text"] == said.choices[0].message.content
 
 
+def test_what_is_read_elsewhere_has_no_tokens_here(votes: OpenAI) -> None:
+    root = str(votes.base_url).removesuffix("/v1/")
+    response = httpx.post(f"{root}/tokenize", json={"model": "votes", "prompt": "a"}, timeout=60)
+    assert response.status_code == 501
+    error = response.json()["error"]
+    assert error["param"] == "model"
+    assert "no tokenizer here" in error["message"]
+
+
 def _log_likelihoods(url: str, model: str, options: list[str]) -> list[float]:
     """Of the options behind the prompt, asked of an expert directly."""
     prompt = "Berlin is in"
