@@ -24,7 +24,7 @@ ModelsDep = Annotated[Models, Depends(_models)]
 
 @router.get("", operation_id="list_models")
 async def list_models(models: ModelsDep) -> ModelList:
-    """Finished merges by name, those without one by their job's id, forests, and experts if served."""
+    """Finished merges by name, or by their job's id; forests, and experts if served."""
     return ModelList(data=[_model(card) for card in await models.cards()])
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,10 +14,8 @@ from evomerge.connectors.local.forest.errors import (
     ElmMismatchError,
     ElmsTooLargeError,
 )
+from evomerge.merging.checkpoint.guards import vocabulary_hash
 from evomerge.merging.forest.errors import ArgumentError
-
-# What a tokenizer's file holds of how it was last used, and not of what it does.
-_USE = ("truncation", "padding")
 
 
 @dataclass(frozen=True)
@@ -144,7 +140,7 @@ class Elms:
         )
         if elm.content_hash not in (None, base.content_hash):
             raise ElmChangedError(elm.name, elm.folder)
-        words = _words(base)
+        words = _words(elm.folder, base)
         if self._words is None:
             self._words = (elm.name, words)
         if words != self._words[1]:
@@ -153,12 +149,7 @@ class Elms:
         return base
 
 
-def _words(base: BaseModel) -> str:
-    """sha256 of how text becomes tokens, and of how many the model knows."""
-    backend = getattr(base.tokenizer, "backend_tokenizer", None)
-    made = base.tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
-    for key in _USE:
-        made.pop(key, None)
+def _words(folder: Path, base: BaseModel) -> str:
+    """How text becomes tokens, and how many of them the model knows."""
     size = int(base.projection.out_features)
-    spelt = json.dumps([made, size, base.end_tokens, base.tokenizer.bos_token_id], sort_keys=True)
-    return hashlib.sha256(spelt.encode()).hexdigest()
+    return f"{vocabulary_hash(folder)} {size} {base.end_tokens}"
