@@ -18,9 +18,10 @@ from uuid import uuid4
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from evomerge.app.db.repositories import references
+from evomerge.app.db.repositories import jobs, references
 from evomerge.app.services.context import Context
 from evomerge.app.services.storage import INCOMING
+from evomerge.app.worker import scratch
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ GRACE_SECONDS = 24 * 3600.0
 _STORES = ("datasets", "experts", "elms")
 _CONTENT = re.compile(r"([0-9a-f]{64})(\.jsonl)?")
 _TRASH = ".trash-"
+# Jobs that nobody can resume.
+_DONE = ("succeeded", "cancelled")
 
 
 async def clear(context: Context, path: str | None) -> None:
@@ -62,6 +65,7 @@ async def sweep(context: Context, now: float) -> None:
     contents = [path for path in old if _CONTENT.fullmatch(path.name)]
     if contents:
         await _remove_unused(context, contents)
+    await _sweep_scratch(context, now - GRACE_SECONDS)
 
 
 @asynccontextmanager
@@ -83,6 +87,17 @@ async def _keep_swept(context: Context) -> None:
         except (OSError, SQLAlchemyError) as error:
             logger.warning("files that are no longer used stay for now: %s", error)
         await asyncio.sleep(SWEEP_SECONDS)
+
+
+async def _sweep_scratch(context: Context, before: float) -> None:
+    """Remove what jobs kept for themselves that have ended, or failed long ago."""
+    kept = await asyncio.to_thread(scratch.everything, context.settings.data_dir)
+    async with context.database.read() as session:
+        statuses = await jobs.statuses(session, [one.job_id for one in kept])
+    for one in kept:
+        status = statuses.get(one.job_id, "cancelled")
+        if status in _DONE or (status == "failed" and one.changed_at < before):
+            await asyncio.to_thread(scratch.discard, one)
 
 
 async def _remove_unused(context: Context, paths: Sequence[Path]) -> None:

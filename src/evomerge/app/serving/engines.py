@@ -1,4 +1,4 @@
-"""The engines of this process: one a base, loaded when first asked for, with adapters beside it."""
+"""The engines of this process: one a base with adapters beside it, one a checkpoint of a job."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # Adapters kept in memory beside a base.
 _ADAPTERS = 64
+# Checkpoints of jobs that stay in memory; the one that was called longest ago goes first.
+_CHECKPOINTS = 4
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Engines:
         self._loading = asyncio.Lock()
         self._loaded: dict[str, _Loaded] = {}
         self._adapters: OrderedDict[tuple[str, Path], EngineAdapter] = OrderedDict()
+        self._checkpoints: OrderedDict[Path, _Loaded] = OrderedDict()
 
     async def model(
         self,
@@ -78,16 +81,44 @@ class Engines:
             )
         return LocalModel(loaded.engine, loaded.prompter, adapter, form)
 
+    async def checkpoint(self, name: str, folder: Path, form: ChatForm) -> LocalModel:
+        """A whole model that a job made.
+
+        Args:
+            name: what errors call it.
+            folder: its checkpoint, which nobody changes.
+
+        Raises:
+            ModelUnavailableError: it cannot be read.
+            NotPossibleError: torch is not installed.
+        """
+        async with self._loading:
+            known = self._checkpoints.get(folder)
+            if known is None or known.engine.closed:
+                with needs_torch():
+                    self._checkpoints[folder] = await asyncio.to_thread(self._load, name, folder)
+            self._checkpoints.move_to_end(folder)
+            while len(self._checkpoints) > _CHECKPOINTS:
+                self._checkpoints.popitem(last=False)[1].engine.retire()
+            loaded = self._checkpoints[folder]
+        return LocalModel(loaded.engine, loaded.prompter, None, form)
+
     async def close(self) -> None:
         """End every engine; what is under way fails."""
-        for loaded in self._loaded.values():
+        for loaded in (*self._loaded.values(), *self._checkpoints.values()):
             await asyncio.to_thread(loaded.engine.close)
         self._loaded.clear()
+        self._checkpoints.clear()
 
     async def _get(self, base: str) -> _Loaded:
         known = self._loaded.get(base)
         if known is None or known.engine.closed:
-            self._loaded[base] = await asyncio.to_thread(self._load, base)
+            folder = self._settings.bases.get(base)
+            if folder is None:
+                raise ModelUnavailableError(
+                    f"base {base!r} is not among the service's bases", param="model"
+                )
+            self._loaded[base] = await asyncio.to_thread(self._load, f"base {base!r}", folder)
         return self._loaded[base]
 
     async def _adapter(
@@ -103,30 +134,24 @@ class Engines:
             self._adapters.popitem(last=False)
         return self._adapters[key]
 
-    def _load(self, name: str) -> _Loaded:
+    def _load(self, what: str, folder: Path) -> _Loaded:
         # Here, not above: the service must do without torch until a model is called.
         from evomerge.connectors.local.base_model import load_base
         from evomerge.connectors.local.engine_prompts import Prompter
         from evomerge.connectors.local.engine_single import SingleModel
 
         settings = self._settings
-        folder = settings.bases.get(name)
-        if folder is None:
-            raise ModelUnavailableError(
-                f"base {name!r} is not among the service's bases", param="model"
-            )
         try:
             base = load_base(
                 folder,
-                name=name,
                 device=settings.device,
                 dtype=settings.dtype,
                 threads=settings.threads,
             )
         except (LocalModelError, OSError) as error:
-            logger.error("base %r: %s", name, error)
+            logger.error("%s: %s", what, error)
             raise ModelUnavailableError(
-                f"base {name!r} cannot be loaded; see the log", param="model"
+                f"{what} cannot be loaded; see the log", param="model"
             ) from error
         return _Loaded(base, new_engine(SingleModel(base), settings), Prompter(base))
 

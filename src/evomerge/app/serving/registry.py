@@ -1,4 +1,4 @@
-"""From a model's name to what answers: merges by name or job, forests, and experts if served."""
+"""From a model's name to what answers: what jobs made, forests, and experts if served."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class Models:
         await self._forests.close()
 
     async def get(self, name: str) -> ServedModel:
-        """What answers under a name: a merge's name or its job's id; a forest's or an expert's
-        name or id.
+        """What answers under a name: that of a merge or an average, or its job's id; the name or
+        id of a forest or an expert.
 
         Raises:
             ModelNotFoundError: nothing has this name.
@@ -73,6 +73,10 @@ class Models:
         match await self._find(name):
             case Job(kind="merge") as job:
                 return await self._merge(job)
+            case Job(kind="average") as job:
+                _check_finished(job)
+                folder = folder_of(self._context.settings.data_dir, job.id)
+                return await self._engines.checkpoint(f"job {job.id}", folder, ChatForm())
             case Forest() as forest:
                 async with self._context.database.read() as session:
                     elms = await forests.elms(session, forest.id)
@@ -84,9 +88,9 @@ class Models:
     async def card(self, name: str) -> Card:
         """How a model is listed. Raises as `get`, and loads nothing."""
         match await self._find(name):
-            case Job(kind="merge") as job:
+            case Job(kind="merge" | "average") as job:
                 _check_finished(job)
-                return _merge_card(name, job)
+                return _job_card(name, job)
             case Forest() as forest:
                 async with self._context.database.read() as session:
                     elms = await forests.elms(session, forest.id)
@@ -96,7 +100,7 @@ class Models:
         raise ModelNotFoundError(name)
 
     async def cards(self) -> list[Card]:
-        """Merges by name, merges by their jobs' ids, forests, and experts where they are served."""
+        """Merges and averages by name, then by their jobs' ids; forests; experts if served."""
         async with self._context.database.read() as session:
             named = await models.named(session)
             unnamed = await models.unnamed(session, _LISTED)
@@ -104,8 +108,8 @@ class Models:
             elms = await forests.elms_of(session, [forest.id for forest in grown])
             experts = await models.experts(session, _LISTED) if self._serves_experts else []
         return [
-            *(_merge_card(model.name, job) for model, job in named),
-            *(_merge_card(job.id, job) for job in unnamed),
+            *(_job_card(model.name, job) for model, job in named),
+            *(_job_card(job.id, job) for job in unnamed),
             *(_forest_card(forest, elms[forest.id]) for forest in grown if elms[forest.id]),
             *map(_expert_card, experts),
         ]
@@ -187,6 +191,19 @@ def _check_finished(job: Job) -> None:
         raise ModelNotReadyError(
             f"job {job.id} is {job.status}: only a job that has succeeded is a model", param="model"
         )
+
+
+def _job_card(name: str, job: Job) -> Card:
+    return _merge_card(name, job) if job.kind == "merge" else _average_card(name, job)
+
+
+def _average_card(name: str, job: Job) -> Card:
+    about = {
+        "kind": "average",
+        "forest_id": job.inputs["forest"]["id"],
+        "forest_job_id": job.id,
+    }
+    return Card(name, job.finished_at or job.created_at, about)
 
 
 def _merge_card(name: str, job: Job) -> Card:

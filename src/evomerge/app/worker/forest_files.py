@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from evomerge.app.schemas.result import ArtifactResult
 from evomerge.app.services.storage import settle
 from evomerge.app.worker.artifacts import listing
 from evomerge.app.worker.errors import InputChangedError
-from evomerge.evaluation.corpus import Corpus
+from evomerge.evaluation.corpus import Corpus, read_content
 from evomerge.merging.checkpoint.errors import CheckpointError
 from evomerge.merging.checkpoint.files import content_hash
 
@@ -73,6 +74,21 @@ def check_forest(forest: ForestInput) -> None:
             raise InputChangedError(what, "has gone") from error
         if found != elm.content_hash:
             raise InputChangedError(what, "has changed")
+
+
+def check_corpora(inputs: Sequence[CorpusInput], tick: Callable[[], None]) -> None:
+    """Read every document.
+
+    Args:
+        tick: called for each; may raise to stop.
+
+    Raises:
+        InputChangedError: they are not what the job was created with.
+        CorpusError: one cannot be read.
+    """
+    for one in inputs:
+        if read_content(Corpus(one.domain, one.path), tick).content_hash != one.content_hash:
+            raise InputChangedError(f"the corpus of domain {one.domain!r}", "has changed")
 
 
 def corpora(inputs: list[CorpusInput]) -> list[Corpus]:

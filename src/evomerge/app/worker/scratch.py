@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.app.db.repositories.queue import Lease
@@ -38,14 +40,32 @@ def remove(data_dir: Path, job_id: str) -> None:
     _delete(_folders(data_dir / SCRATCH, job_id))
 
 
-def owners(data_dir: Path) -> dict[str, float]:
-    """The ids of the jobs that keep something, and when that was last changed (since 1970)."""
+@dataclass(frozen=True)
+class Kept:
+    """A folder of a job, and when it was last changed (seconds since 1970)."""
+
+    path: Path
+    job_id: str
+    changed_at: float
+
+
+def everything(data_dir: Path) -> list[Kept]:
+    """What all jobs keep."""
     home = data_dir / SCRATCH
-    found: dict[str, float] = {}
-    for path in home.iterdir() if home.is_dir() else ():
-        job_id = path.name.partition(".")[0]
-        found[job_id] = max(found.get(job_id, 0.0), path.stat().st_mtime)
-    return found
+    folders = _folders(home, "*") if home.is_dir() else []
+    return [
+        Kept(path, path.name.partition(".")[0], path.stat().st_mtime)
+        for path in folders
+        if path.is_dir()
+    ]
+
+
+def discard(kept: Kept) -> None:
+    """Delete a folder, unless a worker has taken it meanwhile."""
+    aside = kept.path.with_name(f".{kept.path.name}")
+    with suppress(FileNotFoundError):
+        kept.path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _folders(home: Path, job_id: str) -> list[Path]:

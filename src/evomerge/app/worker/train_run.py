@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from evomerge.connectors.local.training.run import Trained
 
 _FRESH = "elm"
-_START = "start"
+# What a training leaves in its scratch folder once it has begun, and once its start is chosen.
+_RECORD, _START = "run", "start"
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class TrainRun:
         """
         desk = Desk(self.ledger, self.stopping)
         await desk.passes({**self.order.progress, "stage": "loading"})
-        await asyncio.to_thread(self._check)
         teller = Teller(desk, self.settings.beat_seconds)
+        await asyncio.to_thread(self._check, teller)
         reported = int(self.order.progress.get("reported_step", 0))
         watch = TrainingWatch(teller, reported, self.order.spec.budget.seconds)
         with _told():
@@ -90,8 +91,14 @@ class TrainRun:
         )
         await self._succeed(trained, folder, ended_by, watch.pace)
 
-    def _check(self) -> None:
-        """Once a start was chosen, nothing of the forest is read any more."""
+    def _check(self, teller: Teller) -> None:
+        """Hold what is read to what the job was created with.
+
+        An earlier attempt's documents are held to by the training itself; once a start was
+        chosen, nothing of the forest is read any more.
+        """
+        if not (self.scratch / _RECORD).is_dir():
+            forest_files.check_corpora(self.order.inputs.corpora, partial(_told_to_stop, teller))
         if self.order.inputs.forest is not None and not (self.scratch / _START).is_dir():
             forest_files.check_forest(self.order.inputs.forest)
 
@@ -228,6 +235,11 @@ class TrainRun:
         except ApiError as error:
             raise JobError(error.code, error.message, error.param) from error
         return forest_joining.forest_begins(spec.forest, seed, folder, {})
+
+
+def _told_to_stop(teller: Teller) -> None:
+    if teller.tell({"stage": "reading"}):
+        raise StoppedError
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Text, and_, cast, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -73,6 +73,12 @@ async def status(session: AsyncSession, kinds: Collection[str], job_id: str) -> 
     return await session.scalar(select(Job.status).where(Job.id == job_id, Job.kind.in_(kinds)))
 
 
+async def statuses(session: AsyncSession, job_ids: Collection[str]) -> dict[str, str]:
+    """Where jobs stand, by id; what there is not is left out."""
+    rows = await session.execute(select(Job.id, Job.status).where(Job.id.in_(job_ids)))
+    return {row.id: row.status for row in rows}
+
+
 async def page(
     session: AsyncSession,
     kinds: Collection[str],
@@ -96,11 +102,17 @@ async def page(
     return await newest(session, Job, *where, after=after, limit=limit, options=[defer(Job.result)])
 
 
-async def throughput(session: AsyncSession, base: str, jobs: int = 5) -> float | None:
-    """Tokens a second of the newest jobs over a base; None where none has scored anything."""
+async def throughput(
+    session: AsyncSession, over: Literal["base", "pool_id"], which: str | None, jobs: int = 5
+) -> float | None:
+    """Tokens a second of the newest jobs over a base, or over a pool or forest.
+
+    Returns:
+        None where none has scored anything.
+    """
     recent = (
         select(Job.id)
-        .where(Job.inputs["base"].as_string() == base, Job.started_at.is_not(None))
+        .where(Job.inputs[over].as_string() == which, Job.started_at.is_not(None))
         .order_by(Job.created_at.desc())
         .limit(jobs)
     )

@@ -1,4 +1,4 @@
-"""The names under which merges are called."""
+"""The names under which the models are called that jobs made."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from sqlalchemy.orm import defer
 from evomerge.app.db.engine import epoch
 from evomerge.app.db.models import Expert, Job, MergedModel
 from evomerge.app.db.repositories.answers import insert_into
+
+# Jobs whose results are called.
+SERVED = ("merge", "average")
 
 
 async def name(session: AsyncSession, model: str, job_id: str) -> None:
@@ -52,7 +55,7 @@ async def unnamed(session: AsyncSession, limit: int) -> list[Job]:
     query = (
         select(Job)
         .where(
-            Job.kind == "merge",
+            Job.kind.in_(SERVED),
             Job.status == "succeeded",
             Job.id.not_in(select(MergedModel.job_id)),
         )
