@@ -28,8 +28,6 @@ from evomerge.merging.checkpoint.files import TOKENIZER_FILES
 END_OF_TEXT = "<|endoftext|>"
 # The alphabet of bytes and the end of a text.
 _LEAST_VOCABULARY = 257
-# Documents between two calls of the watch.
-_PACE = 64
 
 
 @dataclass(frozen=True)
@@ -176,9 +174,8 @@ def _sample(corpora: Iterable[Corpus], shares: Shares, most: int, tick: Tick) ->
     """Training documents until each domain has given so many bytes, its last one cut."""
     for corpus in corpora:
         left = most
-        for place, document in enumerate(documents(corpus)):
-            if place % _PACE == 0:
-                tick()
+        for document in documents(corpus):
+            tick()
             if shares.part(document.digest) != "train":
                 continue
             # Cut by characters, so that no character is; a byte or more each.

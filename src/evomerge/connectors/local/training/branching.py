@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from evomerge.connectors.local.training.tokens import TokenCache
 from evomerge.connectors.local.training.trainer import NO_TARGET
 from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.checkpoint.average import average
+from evomerge.merging.checkpoint.files import read_checkpoint
+from evomerge.merging.checkpoint.guards import check_mergeable
 from evomerge.merging.forest.prior import LIMIT, estimate
 
 # Starts that are chosen by a sample of the new domain.
@@ -102,6 +104,17 @@ class Brancher:
         """Of any of them, for they share one."""
         return (self._elms or self._seeds)[0].folder
 
+    def check(self, start: str) -> None:
+        """Refuse a start that there is none of.
+
+        Raises:
+            UnknownStartError: neither a kind of start nor the name of an ELM.
+        """
+        if start == "seed":
+            self.seed()
+        elif start not in get_args(Measured):
+            self.named(start)
+
     def named(self, name: str) -> Choice:
         """A copy of one ELM.
 
@@ -131,11 +144,14 @@ class Brancher:
             sample: rows of token ids of the new domain, all but the first of each predicted.
 
         Raises:
-            MismatchError: the ELMs are not of one seed or one vocabulary.
+            MismatchError: the ELMs, or the seed, are not of one lineage or one vocabulary.
+            CheckpointError: a folder is no checkpoint.
             DiskFullError, ArtifactWriteError: the average cannot be written.
         """
         if not self._elms:
             return self.seed()
+        members = [*self._seeds, *self._elms]
+        check_mergeable([read_checkpoint(elm.folder) for elm in members])
         log_probs = [self._log_probs(elm.folder, sample) for elm in self._elms]
         weights = estimate(np.stack(rows) for rows in zip(*log_probs, strict=True))
         posterior = self._by_name(weights)

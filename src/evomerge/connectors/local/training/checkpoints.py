@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from evomerge.connectors.local.training.errors import CheckpointStateError
+from evomerge.connectors.local.training.saving import save_tensors
 from evomerge.merging.storing import written_whole
 
 _KEPT = 2
@@ -60,8 +61,8 @@ class Checkpoints:
             DiskFullError, ArtifactWriteError: writing failed; those before are still there.
         """
         with written_whole(self._folder / f"step-{step:09d}") as fresh:
-            save_file(contiguous(weights), fresh / _WEIGHTS)
-            save_file(contiguous(optimizer), fresh / _OPTIMIZER)
+            save_tensors(weights, fresh / _WEIGHTS)
+            save_tensors(optimizer, fresh / _OPTIMIZER)
             state = {"step": step, "losses": list(losses)}
             (fresh / _STATE).write_text(json.dumps(state), encoding="utf-8")
         for old in self._folders()[:-_KEPT]:
@@ -96,8 +97,3 @@ def _read(folder: Path) -> Checkpoint:
         weights=load_file(folder / _WEIGHTS),
         optimizer=load_file(folder / _OPTIMIZER),
     )
-
-
-def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as safetensors takes them."""
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

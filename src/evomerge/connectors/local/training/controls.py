@@ -23,6 +23,7 @@ from evomerge.connectors.local.training.progress import Watch, ticking, unwatche
 from evomerge.connectors.local.training.recipe import Recipe
 from evomerge.connectors.local.training.run import train_seed
 from evomerge.connectors.local.training.running import Run, Trained
+from evomerge.connectors.local.training.start import check_context
 from evomerge.evaluation.corpus import Corpus, EmptyDomainError, check_domains, documents
 from evomerge.merging.checkpoint.lineage import read_lineage
 from evomerge.merging.storing import written_whole
@@ -114,6 +115,7 @@ def train_mixture(
     Raises:
         As for `branch_train`.
     """
+    check_context(start.folder, recipe.block_tokens)
     run = Run(corpora, recipe, scratch, out, watch, threads, cache)
     run.begin({"start": start.name, "optimizer": optimizer, "mixture": domain})
     home = run.scratch.start

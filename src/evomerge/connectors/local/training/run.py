@@ -31,7 +31,9 @@ from evomerge.connectors.local.training.errors import (
 from evomerge.connectors.local.training.progress import Progress, Watch, ticking, unwatched
 from evomerge.connectors.local.training.recipe import Recipe
 from evomerge.connectors.local.training.running import Run, Trained
-from evomerge.connectors.local.training.start import Start, write_start
+from evomerge.connectors.local.training.saving import save_model
+from evomerge.connectors.local.training.scratch import Scratch
+from evomerge.connectors.local.training.start import Start, check_context, write_start
 from evomerge.evaluation.corpus import Corpus
 from evomerge.merging.storing import written_whole
 
@@ -89,7 +91,7 @@ def train_seed(
         DiskFullError, ArtifactWriteError: writing failed; there is no half of an ELM.
     """
     if recipe.block_tokens > architecture.context:
-        reason = f"is more than the architecture's context of {architecture.context}"
+        reason = f"is more than the architecture's context of {architecture.context} tokens"
         raise RecipeError("block_tokens", recipe.block_tokens, reason)
     run = Run(corpora, recipe, scratch, out, watch, threads, cache, last_step)
     run.begin({"architecture": {**asdict(architecture), "tokenizer": str(architecture.tokenizer)}})
@@ -99,7 +101,7 @@ def train_seed(
             tick = ticking(watch, "tokenizing")
             shares = recipe.shares
             words = write_tokenizer(architecture, run.corpora, shares, fresh, tick)
-            first_weights(architecture.config(words), recipe.seed).save_pretrained(fresh)
+            save_model(first_weights(architecture.config(words), recipe.seed), fresh)
             write_start(fresh, Start())
     return run.finish(run.data(home), None)
 
@@ -141,12 +143,16 @@ def branch_train(
     """
     if optimizer == "continue" and start == "average":
         raise OptimizerStateError("an average of several ELMs has no optimizer's state; reset it")
+    # Once the start is written, nothing of the forest is needed.
+    brancher = None
+    if not Scratch.begun(scratch):
+        brancher = Brancher(forest, scratch, threads, ticking(watch, "branching"))
+        brancher.check(start)
+        check_context(brancher.tokenizer_folder(), recipe.block_tokens)
     run = Run([corpus], recipe, scratch, out, watch, threads, cache, last_step)
     run.begin({"start": start, "optimizer": optimizer})
     home = run.scratch.start
-    if not home.is_dir():
-        tick = ticking(watch, "branching")
-        brancher = Brancher(forest, run.scratch.folder, threads, tick)
+    if brancher is not None:
         [data] = run.data(brancher.tokenizer_folder())
         choice = choose(brancher, data, start, optimizer, recipe, corpus)
         with written_whole(home) as fresh:

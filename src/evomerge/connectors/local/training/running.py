@@ -16,9 +16,11 @@ from evomerge.connectors.local.training.architecture import copy_tokenizer, load
 from evomerge.connectors.local.training.balance import BalancedBatches
 from evomerge.connectors.local.training.blocks import Blocks
 from evomerge.connectors.local.training.checkpoints import Checkpoints
+from evomerge.connectors.local.training.errors import RecipeError
 from evomerge.connectors.local.training.perplexity import EvaluationRows, mean_loss
 from evomerge.connectors.local.training.progress import Watch, ticking
 from evomerge.connectors.local.training.recipe import Recipe
+from evomerge.connectors.local.training.saving import save_model
 from evomerge.connectors.local.training.scratch import Scratch, sweep_unfinished
 from evomerge.connectors.local.training.start import (
     Start,
@@ -27,9 +29,9 @@ from evomerge.connectors.local.training.start import (
     read_start,
     write_optimizer,
 )
-from evomerge.connectors.local.training.tokens import TokenCache, corpus_hash, token_cache
+from evomerge.connectors.local.training.tokens import TokenCache, token_cache
 from evomerge.connectors.local.training.trainer import Trainer
-from evomerge.evaluation.corpus import Corpus, check_domains
+from evomerge.evaluation.corpus import Corpus, check_domains, read_content
 from evomerge.merging.checkpoint.lineage import Lineage, Parent, write_lineage
 from evomerge.merging.storing import written_whole
 
@@ -93,13 +95,15 @@ class Run:
         last_step: int | None = None,
     ) -> None:
         check_domains(corpora)
+        if last_step is not None and last_step < 1:
+            raise RecipeError("last_step", last_step, "must be at least 1")
         self.corpora = sorted(corpora, key=lambda corpus: corpus.domain)
         self.scratch = Scratch(scratch)
         self._recipe = recipe
         self._out = out
         self._watch = watch
         self._threads = threads
-        self._steps = min(recipe.steps, last_step or recipe.steps)
+        self._steps = recipe.steps if last_step is None else min(recipe.steps, last_step)
         self._cache = cache or self.scratch.tokens
         self._hashes: dict[str, str] = {}
 
@@ -109,7 +113,9 @@ class Run:
         # OpenMP counts threads per calling thread.
         torch.set_num_threads(self._threads or torch.get_num_threads())
         tick = ticking(self._watch, "reading")
-        self._hashes = {corpus.domain: corpus_hash(corpus, tick) for corpus in self.corpora}
+        self._hashes = {
+            corpus.domain: read_content(corpus, tick).content_hash for corpus in self.corpora
+        }
         self.scratch.begin({**arguments, **asdict(self._recipe), "corpora": self._hashes})
 
     def data(self, tokenizer_folder: Path) -> list[TokenCache]:
@@ -188,7 +194,7 @@ class Run:
         steps = self._steps
         ticking(self._watch, "saving", steps, steps)()
         with written_whole(self._out) as fresh:
-            trainer.model.save_pretrained(fresh)
+            save_model(trainer.model, fresh)
             copy_tokenizer(self.scratch.start, fresh)
             write_lineage(fresh, lineage)
             if self._recipe.keep_optimizer:

@@ -12,6 +12,7 @@ from evomerge.connectors.local.training.errors import ChangedRunError
 from evomerge.merging.storing import written_whole
 
 _RECORD, _FILE = "run", "run.json"
+_START = "start"
 
 
 class Scratch:
@@ -26,12 +27,17 @@ class Scratch:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.start = folder / "start"
+        self.start = folder / _START
         self.checkpoints = folder / "checkpoints"
         self.tokens = folder / "tokens"
         for place in (folder, self.checkpoints, self.tokens):
             place.mkdir(parents=True, exist_ok=True)
             _sweep(place, ".*")
+
+    @staticmethod
+    def begun(folder: Path) -> bool:
+        """Whether a run in this folder has its first weights."""
+        return (folder / _START).is_dir()
 
     def begin(self, arguments: Mapping[str, Any]) -> None:
         """Note what the run is begun with, or hold it to what it was begun with.

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evomerge.connectors.local.errors import BaseFolderError
-from evomerge.connectors.local.training.checkpoints import contiguous
-from evomerge.connectors.local.training.errors import OptimizerStateError
+from evomerge.connectors.local.training.errors import OptimizerStateError, RecipeError
+from evomerge.connectors.local.training.saving import save_tensors
 from evomerge.merging.checkpoint.lineage import OptimizerPolicy
 
 _START = "start.json"
@@ -90,6 +90,23 @@ def load_model(folder: Path) -> PreTrainedModel:
     return model
 
 
+def check_context(folder: Path, block_tokens: int) -> None:
+    """Refuse blocks that a model's context does not hold.
+
+    Raises:
+        RecipeError: they are longer; names both.
+        BaseFolderError: config.json cannot be read.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseFolderError(folder, f"config.json cannot be read: {error}") from error
+    context = config.get("max_position_embeddings")
+    if isinstance(context, int) and block_tokens > context:
+        reason = f"is more than the context of {context} tokens of {folder.name}"
+        raise RecipeError("block_tokens", block_tokens, reason)
+
+
 def has_optimizer(folder: Path) -> bool:
     """Whether an optimizer's state is kept beside a model."""
     return (folder / _OPTIMIZER / _STATE).is_file()
@@ -110,7 +127,7 @@ def write_optimizer(folder: Path, tensors: Mapping[str, Tensor], schedule_done: 
     """
     home = folder / _OPTIMIZER
     home.mkdir()
-    save_file(contiguous(tensors), home / _TENSORS)
+    save_tensors(tensors, home / _TENSORS)
     (home / _STATE).write_text(json.dumps({"schedule_done": schedule_done}), encoding="utf-8")
 
 

@@ -31,7 +31,6 @@ from evomerge.evaluation.corpus import (
     Part,
     Shares,
     documents,
-    read_content,
 )
 from evomerge.merging.storing import to_disk
 
@@ -67,16 +66,6 @@ class TokenCache:
         return _mapped(self.folder / f"{part}.ends", _ENDS)
 
 
-def corpus_hash(corpus: Corpus, tick: Tick) -> str:
-    """sha256 over the digests of a corpus's documents, in order.
-
-    Raises:
-        CorpusError: a document cannot be read, or there is none.
-        StoppedTrainingError: `tick` was told to stop.
-    """
-    return read_content(corpus, tick).content_hash
-
-
 def token_cache(
     corpus: Corpus,
     known_hash: str,
@@ -92,7 +81,7 @@ def token_cache(
 
     Args:
         corpus: the domain.
-        known_hash: its `corpus_hash`.
+        known_hash: its content hash (`read_content`).
         tokenizer: a fast one with an end-of-text token.
         shares: which documents are set aside.
         folder: of all caches.
@@ -151,7 +140,7 @@ def _write(
             )
             for part in PARTS
         }
-        for batch in batches(documents(corpus)):
+        for batch in _batches(documents(corpus)):
             tick()
             encoded = words.encode_batch_fast(
                 [document.text for document in batch], add_special_tokens=False
@@ -176,8 +165,7 @@ def _plain(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return words
 
 
-def batches(texts: Iterable[Document]) -> Iterator[list[Document]]:
-    """Documents in lists that are small enough to be held."""
+def _batches(texts: Iterable[Document]) -> Iterator[list[Document]]:
     batch: list[Document] = []
     size = 0
     for document in texts:

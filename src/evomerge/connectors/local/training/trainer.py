@@ -27,6 +27,7 @@ from evomerge.connectors.local.training.checkpoints import Checkpoint, Checkpoin
 from evomerge.connectors.local.training.errors import (
     CheckpointStateError,
     DivergedError,
+    RecipeError,
     StoppedTrainingError,
 )
 from evomerge.connectors.local.training.optimizer import (
@@ -77,15 +78,19 @@ class Trainer:
         Raises:
             CheckpointStateError: there are checkpoints, none of which can be read.
             OptimizerStateError: the parent's state does not fit the model.
+            RecipeError: more steps are done than `last_step`.
         """
         self.model = model
         self.batches = batches
         self._recipe = recipe
         self._checkpoints = checkpoints
         self._done = schedule_done // recipe.batch_tokens
-        self._steps = min(recipe.steps, last_step or recipe.steps)
+        self._steps = recipe.steps if last_step is None else min(recipe.steps, last_step)
         latest = checkpoints.latest()
         self.step = latest.step if latest else 0
+        if self.step > self._steps:
+            reason = f"lies before step {self.step}, which is done"
+            raise RecipeError("last_step", last_step, reason)
         self.losses = list(latest.losses) if latest else []
         if latest:
             _restore(model, latest)
