@@ -36,6 +36,8 @@ _TOKENIZER_BYTES = 8 * 2**20
 # Text of a domain that is kept to train on, for each token of it that is trained on at most: about
 # twice as much as is needed to see nothing twice.
 _CHARACTERS_A_TOKEN = 8
+# At least, so that each part of a random split has documents of every domain.
+_CHARACTERS = 500_000
 
 
 @dataclass(frozen=True)
@@ -204,4 +206,5 @@ def _training(settings: Settings, source: Path) -> Iterator[str]:
 
 
 def _characters(settings: Settings) -> int:
-    return _CHARACTERS_A_TOKEN * settings.tokens // len(settings.domains)
+    needed = _CHARACTERS_A_TOKEN * settings.tokens // len(settings.domains)
+    return max(needed, _CHARACTERS)

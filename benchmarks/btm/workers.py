@@ -6,11 +6,13 @@ their parent.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 import torch
 from benchmarks.btm.bench import Bench
@@ -35,6 +37,14 @@ def pool(processes: int) -> Iterator[ProcessPoolExecutor]:
 def _begin() -> None:
     torch.set_num_threads(1)
     logging.disable_progress_bar()
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End in the middle of whatever goes on, once the command was killed: it can be taken up."""
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def train_all(
