@@ -47,6 +47,7 @@ LATE = (
     "evomerge.merging.checkpoint.tensors",
     "evomerge.merging.checkpoint.writing",
     "evomerge.connectors.local",
+    "evomerge.app.worker.checkpoint_bench",
     "evomerge.app.worker.lora_bench",
     "evomerge.app.worker.remote_shelf",
     "evomerge.migrations.",

@@ -10,11 +10,13 @@ import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.app.worker.conftest import Shop
 from tests.app.worker.test_resume import outcome
 from tests.support import jobs
+from tests.support.checkpoint_jobs import FOREST_SPEC, make_tiny_forest
 from tests.support.lora_jobs import SPEC, TinyPool, make_tiny_pool
 
 from evomerge.app.db.engine import Database
@@ -28,9 +30,14 @@ WORKERS = 3
 PATIENCE = 300.0
 
 
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> TinyPool:
-    return make_tiny_pool(tmp_path_factory.mktemp("pool"))
+@pytest.fixture(scope="module", params=["lora", "checkpoint"])
+def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyPool:
+    folder = tmp_path_factory.mktemp("pool")
+    return make_tiny_pool(folder) if request.param == "lora" else make_tiny_forest(folder)
+
+
+def spec_over(pool: TinyPool) -> dict[str, Any]:
+    return SPEC if pool.inputs.seed is None else FOREST_SPEC
 
 
 @pytest.fixture
@@ -58,7 +65,7 @@ async def start(pool: TinyPool, url: str, data_dir: Path) -> Process:
 
 async def straight(shop: Shop, pool: TinyPool, data_dir: Path) -> None:
     """The same job run without a break by a worker in this process, as mj_straight."""
-    await jobs.add_job(shop.database, pool.inputs, "mj_straight", **SPEC)
+    await jobs.add_job(shop.database, pool.inputs, "mj_straight", **spec_over(pool))
     url = shop.database.url.render_as_string(hide_password=False)
     stopping = asyncio.Event()
     task = asyncio.create_task(work(pool.settings(url, data_dir, **PACE), stopping))
@@ -93,7 +100,7 @@ async def test_killed_workers_change_nothing(
 ) -> None:
     url = shop.database.url.render_as_string(hide_password=False)
     await straight(shop, pool, shop.folder)
-    await jobs.add_job(shop.database, pool.inputs, "mj_killed", **SPEC)
+    await jobs.add_job(shop.database, pool.inputs, "mj_killed", **spec_over(pool))
     processes += [await start(pool, url, shop.folder) for _ in range(WORKERS)]
     moments = random.Random(seed)
     await kill_owner_at(shop.database, processes, moments.randint(1, 20))

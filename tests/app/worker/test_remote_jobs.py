@@ -32,6 +32,7 @@ from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.services.remote import their_experts
 from evomerge.app.settings import EndpointLimitsSetting
 from evomerge.app.worker.benches import LoraBenches
+from evomerge.app.worker.checkpoint_benches import CheckpointBenches
 from evomerge.app.worker.loop import Worker
 from evomerge.app.worker.preparing import Preparer
 from evomerge.evaluation import Example
@@ -82,8 +83,8 @@ class Home:
         stopping = asyncio.Event()
         self.shop.beats.append(SyncDatabase(self.shop.database.url))
         async with connectors(self.settings) as ask:
-            lora = LoraBenches(self.settings)
-            prepare = Preparer(self.settings, self.shop.database, ask, lora).prepare
+            benches = LoraBenches(self.settings), CheckpointBenches(self.settings)
+            prepare = Preparer(self.settings, self.shop.database, ask, *benches).prepare
             run = jobs.runner(prepare, self.shop.folder, stopping)
             beats = self.shop.beats[-1]
             worker = Worker(self.shop.database, beats, run, RHYTHM, stopping, "one")

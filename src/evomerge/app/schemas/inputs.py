@@ -20,17 +20,25 @@ class _Fixed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class SeedInput(_Fixed):
+    """What the ELMs of a forest come from; `forest` is the forest's name."""
+
+    forest: str
+    path: Path
+    content_hash: str
+
+
 class ExpertInput(_Fixed):
     """One expert, in the order of the job's candidates.
 
-    `path` is where an adapter is; `definition` is how an API is called, as the expert's row has
-    it, and `capabilities` is what its last probe had found.
+    `path` is where an adapter or an ELM is; `definition` is how an API is called, as the expert's
+    row has it, and `capabilities` is what its last probe had found.
     """
 
     id: str
     name: str
     content_hash: str
-    kind: Literal["lora", "api", "remote"] = "lora"
+    kind: Literal["lora", "api", "remote", "elm"] = "lora"
     path: Path | None = None
     definition: dict[str, Any] | None = None
     capabilities: dict[str, Any] | None = None
@@ -68,12 +76,14 @@ class DatasetInput(_Fixed):
 class JobInputs(_Fixed):
     """Everything that a merge job reads.
 
-    `base` is a name in the settings' `bases`; None where no expert has weights here. `base_hash`
-    is of its files; jobs of earlier versions have none.
+    `base` is a name in the settings' `bases`; None where no expert is an adapter. `base_hash`
+    is of its files; jobs of earlier versions have none. `seed` is that of a forest, whose id then
+    is `pool_id`.
     """
 
     base: str | None = None
     base_hash: str | None = None
+    seed: SeedInput | None = None
     experts: list[ExpertInput] = Field(min_length=1)
     datasets: list[DatasetInput] = Field(min_length=1)
     pool_id: str | None = None
@@ -91,7 +101,7 @@ class JobInputs(_Fixed):
 
     @property
     def folders(self) -> list[Path]:
-        """Where the adapters of white-box experts are, in order.
+        """Where the weights of white-box experts are, in order.
 
         Raises:
             ValueError: an expert has no folder.

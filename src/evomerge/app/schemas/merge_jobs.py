@@ -35,6 +35,13 @@ class ResolvedDataset(Resource):
     weight: float
 
 
+class ResolvedSeed(Resource):
+    """What a forest's ELMs come from, as it was when the job was created."""
+
+    forest: str = Field(description="Name of the forest.")
+    content_hash: str
+
+
 class ResolvedInputs(Resource):
     """What the job is made of. What is renamed or deleted later changes no job."""
 
@@ -42,7 +49,8 @@ class ResolvedInputs(Resource):
     base_hash: str | None = Field(
         None, description="Of its files; null for jobs of versions that did not fix it."
     )
-    pool_id: str | None = None
+    seed: ResolvedSeed | None = Field(None, description="Of a forest; null for other pools.")
+    pool_id: str | None = Field(None, description="Of the pool or the forest.")
     experts: list[ResolvedExpert]
     datasets: list[ResolvedDataset]
 

@@ -19,7 +19,13 @@ class ResultInterval(Resource):
 class ContenderResult(Resource):
     """One model on the held-out examples. Losses: lower is better."""
 
-    name: str = Field(description="winner, base, best_expert or uniform.")
+    name: str = Field(
+        description="winner, base, best_expert or uniform. Over a forest base is its seed, and "
+        "there are more: argmax, the ELM that the posterior finds likeliest; posterior, the "
+        "average of all by the posterior; btm_ensemble, what they say together, mixed token by "
+        "token (for cross_entropy and choice_accuracy). The posterior is estimated on the "
+        "search's rows alone."
+    )
     expert: str | None = Field(None, description="Which expert best_expert is.")
     loss: float | None = Field(description="Mean loss; null where the model broke.")
     score: float | None = Field(

@@ -226,7 +226,11 @@ class Budget(Body):
 class Output(Body):
     """What is written when the job succeeds."""
 
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["bfloat16", "float32"] | None = Field(
+        None,
+        description="Of the stored weights; by default bfloat16 for an adapter, the seed's for a "
+        "merged checkpoint.",
+    )
     rank: int | None = Field(
         None,
         ge=1,
@@ -270,20 +274,20 @@ class MergeJobSpec(Body):
 
     name: Name | None = None
     pool: Reference | None = Field(
-        None, description="Id or name of a pool.", examples=["relatives"]
+        None, description="Id or name of a pool, or of a forest.", examples=["relatives"]
     )
     experts: list[Reference] | None = Field(
         None, min_length=1, max_length=4096, description="Ids or names of experts, in order."
     )
-    space: Literal["lora", "output", "remote"] = Field(
+    space: Literal["lora", "checkpoint", "output", "remote"] = Field(
         "lora",
-        description="What a candidate means: weights of adapters, of answers, or of adapters that "
-        "a provider merges.",
+        description="What a candidate means: weights of adapters, of a forest's ELMs, of answers, "
+        "or of adapters that a provider merges.",
     )
     composition: Literal["factor", "exact"] = Field(
         "exact",
-        description="factor: the paper's shared beta on both factors, and what preset paper "
-        "means; exact: no cross terms.",
+        description="Of adapters. factor: the paper's shared beta on both factors, and what "
+        "preset paper means; exact: no cross terms.",
     )
     layer_groups: int = Field(
         1, ge=1, le=1024, description="Weights for each of this many groups of layers."
@@ -323,8 +327,19 @@ class MergeJobSpec(Body):
     def _fits_its_space(self) -> Self:
         if (self.space == "remote") != (self.remote is not None):
             raise ValueError("remote: goes with space: remote, and that space needs it")
-        if self.space != "lora" and self.layer_groups != 1:
+        if self.space not in ("lora", "checkpoint") and self.layer_groups != 1:
             raise ValueError(
-                f"layer_groups={self.layer_groups}: only space: lora has layers to group"
+                f"layer_groups={self.layer_groups}: only space: lora and space: checkpoint have "
+                "layers to group"
             )
+        if self.space == "checkpoint":
+            self._check_checkpoint()
         return self
+
+    def _check_checkpoint(self) -> None:
+        if self.pool is None:
+            raise ValueError("pool: space: checkpoint works over a forest, named there")
+        if self.output.rank is not None:
+            raise ValueError(f"output.rank={self.output.rank}: goes with adapters")
+        if self.output.full_checkpoint:
+            raise ValueError("output.full_checkpoint: goes with adapters; a checkpoint is whole")

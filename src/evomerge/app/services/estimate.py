@@ -20,8 +20,11 @@ from evomerge.app.worker.inputs import Data, metrics, read_data
 from evomerge.app.worker.method import build_optimizer
 from evomerge.evaluation import EvaluationError
 
+_LOCAL = ("lora", "checkpoint")
 # Winner, base, best expert and uniform average, each scored once on held-out data.
 _CONTENDERS = 4
+# Over a forest, also the average by the posterior and that of its largest.
+_AVERAGES = 2
 
 
 async def estimate(context: Context, spec: MergeJobSpec) -> Estimate:
@@ -35,7 +38,7 @@ async def estimate(context: Context, spec: MergeJobSpec) -> Estimate:
     async with context.database.read() as session:
         inputs = await resolve(session, spec, context.settings.max_pool_experts)
     data = await asyncio.to_thread(_data, spec, inputs)
-    if spec.space == "lora":
+    if spec.space in _LOCAL:
         return await _local(context, spec, inputs, data)
     sizes = _sizes(spec, inputs, data)
     if spec.remote is not None:
@@ -55,16 +58,23 @@ async def estimate(context: Context, spec: MergeJobSpec) -> Estimate:
 async def _local(context: Context, spec: MergeJobSpec, inputs: JobInputs, data: Data) -> Estimate:
     """Of a job whose candidates run here."""
     async with context.database.read() as session:
-        pace = await jobs.throughput(session, inputs.base_name)
+        if inputs.seed is None:
+            pace = await jobs.throughput(session, "base", inputs.base_name)
+        else:
+            pace = await jobs.throughput(session, "pool_id", inputs.pool_id)
     sizes = _sizes(spec, inputs, data)
     search, proof, exact = await asyncio.to_thread(_count, context, spec, inputs, data)
+    if inputs.seed is not None:
+        # To know the posterior, each ELM reads some of the search's rows.
+        proof += len(inputs.experts) * search
     total = sizes["evaluations"] * search + proof
     if spec.budget.tokens is not None:
         total = min(total, spec.budget.tokens + proof)
     seconds = None if pace is None else total / pace
     if seconds is not None and spec.budget.seconds is not None:
         seconds = min(seconds, spec.budget.seconds)
-    reason = None if pace else f"no job over base {inputs.base!r} has been scored here yet"
+    over = f"base {inputs.base!r}" if inputs.seed is None else f"forest {inputs.seed.forest!r}"
+    reason = None if pace else f"no job over {over} has been scored here yet"
     return Estimate(
         **sizes,
         tokens=total,
@@ -103,8 +113,14 @@ def _count(
 ) -> tuple[int, int, bool]:
     """Tokens of one evaluation, tokens of the proof, whether they are exact."""
     objective = spec.objective
-    exact = tokens.counted(context.bases.folder(inputs.base_name), objective)
+    if inputs.seed is None:
+        folder, contenders = context.bases.folder(inputs.base_name), _CONTENDERS
+    else:
+        folder = inputs.seed.path
+        # The ensemble reads with every ELM.
+        contenders = _CONTENDERS + _AVERAGES + len(inputs.experts)
+    exact = tokens.counted(folder, objective)
     count = exact or tokens.guessed(objective)
     search = tokens.total(data.search.examples, [objective.metric], count)
     proof = tokens.total(data.held_out.examples, metrics(spec), count)
-    return search, proof * _CONTENDERS, exact is not None
+    return search, proof * contenders, exact is not None

@@ -33,14 +33,17 @@ class Inspection:
             UninspectedError: `look` has not seen these yet.
             UnavailableError: the base cannot be read.
         """
-        if inputs.base is None:
+        if inputs.seed is not None:
+            known: str | None = inputs.seed.content_hash
+        elif inputs.base is not None:
+            known = self._bases.known_hash(inputs.base)
+        else:
             return inputs
-        known = self._bases.known_hash(inputs.base)
         if known is None or not all(
             self._fitting.known(known, spec, dataset) for dataset in inputs.datasets
         ):
             raise UninspectedError(inputs)
-        return inputs.model_copy(update={"base_hash": known})
+        return inputs if inputs.base is None else inputs.model_copy(update={"base_hash": known})
 
     async def look(self, spec: MergeJobSpec, inputs: JobInputs) -> None:
         """Look at everything that `passed` has to know; one request at a time.
@@ -54,9 +57,13 @@ class Inspection:
             await asyncio.to_thread(self._look, spec, inputs)
 
     def _look(self, spec: MergeJobSpec, inputs: JobInputs) -> None:
-        if inputs.base is None:
+        if inputs.seed is not None:
+            # The forest was checked when it was made; its worker checks it again.
+            base_hash, folder = inputs.seed.content_hash, inputs.seed.path
+        elif inputs.base is not None:
+            base_hash, folder = self._bases.read_hash(inputs.base), self._bases.folder(inputs.base)
+        else:
             return
-        base_hash = self._bases.read_hash(inputs.base)
         for dataset in inputs.datasets:
             if not self._fitting.known(base_hash, spec, dataset):
-                self._fitting.check(self._bases.folder(inputs.base), base_hash, spec, dataset)
+                self._fitting.check(folder, base_hash, spec, dataset)

@@ -8,9 +8,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from evomerge.app.db.models import Dataset, Expert, Job, Pool
-from evomerge.app.db.repositories import jobs, pools, references
-from evomerge.app.db.repositories.lookup import find
+from evomerge.app.db.models import Dataset, Job
+from evomerge.app.db.repositories import jobs, references
 from evomerge.app.errors import ConflictError, InvalidRequestError
 from evomerge.app.schemas.inputs import DatasetInput, ExpertInput, JobInputs
 from evomerge.app.schemas.merge_jobs import (
@@ -24,8 +23,9 @@ from evomerge.app.services.context import Context
 from evomerge.app.services.datasets import first_example
 from evomerge.app.services.inspection import UninspectedError
 from evomerge.app.services.jobs import Family, own_folder
+from evomerge.app.services.members import Members, find_members
 from evomerge.app.services.once import Answer, Make, Ticket, once
-from evomerge.app.services.references import find_datasets, find_experts
+from evomerge.app.services.references import find_datasets
 from evomerge.app.services.remote import (
     check_place,
     check_remote,
@@ -89,8 +89,11 @@ async def resolve(session: AsyncSession, spec: MergeJobSpec, max_experts: int) -
     """
     check_remote(spec)
     theirs = spec.remote if spec.remote is not None and spec.remote.adapters is not None else None
-    pool, rows = (None, []) if theirs is not None else await _experts(session, spec)
-    experts = [_expert(row) for row in rows] if theirs is None else their_experts(theirs)
+    if theirs is None:
+        members = await find_members(session, spec)
+    else:
+        members = Members(their_experts(theirs))
+    experts = members.experts
     if len(experts) > max_experts:
         raise InvalidRequestError(
             f"experts: {len(experts)} of them, the service takes {max_experts}", param="experts"
@@ -98,11 +101,12 @@ async def resolve(session: AsyncSession, spec: MergeJobSpec, max_experts: int) -
     if theirs is not None and theirs.provider == "bmm":
         datasets = their_datasets(spec, theirs)
     else:
-        datasets = await _datasets(session, spec, rows)
+        datasets = await _datasets(session, spec, [] if theirs is not None else experts)
     _check_method(spec, len(experts))
     return JobInputs(
-        base=rows[0].base if rows else None,
-        pool_id=pool.id if pool else None,
+        base=members.base,
+        seed=members.seed,
+        pool_id=members.pool_id,
         experts=experts,
         datasets=datasets,
     )
@@ -137,22 +141,8 @@ JOBS: Family[MergeJob, MergeJobEvent, MergeJobResult] = Family(
 )
 
 
-async def _experts(
-    session: AsyncSession, spec: MergeJobSpec
-) -> tuple[Pool | None, Sequence[Expert]]:
-    if spec.pool is not None:
-        pool = await find(session, Pool, spec.pool)
-        if pool is None:
-            raise InvalidRequestError(
-                f"pool: no pool {spec.pool!r}", param="pool", code="not_found"
-            )
-        return pool, await pools.members(session, pool.id)
-    experts = await find_experts(session, spec.experts or [])
-    return None, experts
-
-
 async def _datasets(
-    session: AsyncSession, spec: MergeJobSpec, experts: Sequence[Expert]
+    session: AsyncSession, spec: MergeJobSpec, experts: Sequence[ExpertInput]
 ) -> list[DatasetInput]:
     keys = [one.dataset for one in spec.objective.datasets]
     datasets = await find_datasets(session, keys)
@@ -171,18 +161,6 @@ async def _datasets(
         )
         for one, weight in zip(datasets, weights, strict=True)
     ]
-
-
-def _expert(row: Expert) -> ExpertInput:
-    return ExpertInput(
-        id=row.id,
-        name=row.name,
-        content_hash=row.content_hash,
-        kind=row.kind,
-        path=None if row.path is None else Path(row.path),
-        definition=row.definition,
-        capabilities=row.info.get("capabilities"),
-    )
 
 
 async def _check_metrics(spec: MergeJobSpec, datasets: Sequence[Dataset]) -> None:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evomerge.app.db.models import Dataset, Expert
+from evomerge.app.db.models import Dataset
 from evomerge.app.errors import InvalidRequestError
 from evomerge.app.output_task import output_task
-from evomerge.app.schemas.api_experts import ApiDefinition
+from evomerge.app.schemas.inputs import ExpertInput
 from evomerge.app.schemas.spec import MergeJobSpec
-from evomerge.connectors.expert import Capabilities
 from evomerge.connectors.output.errors import ExpertUnableError, TaskSettingError
 from evomerge.connectors.output.task import Task, check
 from evomerge.merging.output.errors import FusionMetricError
 from evomerge.merging.output.fusion import fusion_kind
 
-_KINDS = {"lora": ("lora",), "output": ("api",), "remote": ("lora", "remote")}
+_KINDS = {
+    "lora": ("lora",),
+    "checkpoint": ("elm",),
+    "output": ("api",),
+    "remote": ("lora", "remote"),
+}
 
 
-def check_space(spec: MergeJobSpec, experts: Sequence[Expert], datasets: Sequence[Dataset]) -> None:
+def check_space(
+    spec: MergeJobSpec, experts: Sequence[ExpertInput], datasets: Sequence[Dataset]
+) -> None:
     """Refuse what the space cannot work with, before anything is spent.
 
     Raises:
@@ -37,7 +43,7 @@ def check_space(spec: MergeJobSpec, experts: Sequence[Expert], datasets: Sequenc
 
 
 def _check_output(
-    spec: MergeJobSpec, experts: Sequence[Expert], datasets: Sequence[Dataset]
+    spec: MergeJobSpec, experts: Sequence[ExpertInput], datasets: Sequence[Dataset]
 ) -> None:
     tasks = [_task(spec, number, dataset) for number, dataset in enumerate(datasets)]
     for number, task in enumerate(tasks):
@@ -49,10 +55,8 @@ def _check_output(
                 param=where,
             )
     for expert in experts:
-        definition = ApiDefinition.model_validate(expert.definition)
-        found = Capabilities.from_json(expert.info["capabilities"])
         try:
-            check(definition.expert(expert.name, found), tasks[0])
+            check(expert.known.expert, tasks[0])
         except ExpertUnableError as error:
             raise InvalidRequestError(f"experts: {error}", param="experts") from error
 

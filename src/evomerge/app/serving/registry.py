@@ -50,6 +50,7 @@ class Models:
         self._forests = Forests(context.settings)
         self._spaces: Mapping[str, Make] = {
             "lora": self._lora,
+            "checkpoint": self._checkpoint,
             "output": self._output,
             "remote": self._remote,
         }
@@ -142,6 +143,10 @@ class Models:
         form = await _form(spec, inputs)
         return await self._engines.model(inputs.base_name, folder, form, base_hash=inputs.base_hash)
 
+    async def _checkpoint(self, job: Job, spec: MergeJobSpec, inputs: JobInputs) -> ServedModel:
+        folder = folder_of(self._context.settings.data_dir, job.id)
+        return await self._engines.checkpoint(f"job {job.id}", folder, await _form(spec, inputs))
+
     async def _remote(self, job: Job, spec: MergeJobSpec, inputs: JobInputs) -> ServedModel:
         """Where the winner is an adapter over a base that is here, it answers here."""
         folder = folder_of(self._context.settings.data_dir, job.id)
@@ -213,6 +218,8 @@ def _merge_card(name: str, job: Job) -> Card:
         "base": job.inputs.get("base"),
         "merge_job_id": job.id,
     }
+    if job.inputs.get("seed") is not None:
+        about["forest_id"] = job.inputs["pool_id"]
     return Card(name, job.finished_at or job.created_at, about)
 
 

@@ -20,6 +20,8 @@ from evomerge.merging.lora.space import LoraSpace
 from evomerge.optimizers import Candidate, FloatArray
 
 CHECKPOINT = "checkpoint"
+# Of adapters, where a job asks for no other.
+DTYPE = "bfloat16"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -54,7 +56,7 @@ class LoraBench:
 
     def merge(self, candidate: Candidate) -> StoredAdapter:
         output = self._spec.output
-        adapter = merged_adapter(self._space, candidate, DTYPES[output.dtype], output.rank)
+        adapter = merged_adapter(self._space, candidate, DTYPES[output.dtype or DTYPE], output.rank)
         return StoredAdapter(self, adapter)
 
     def stored_evaluator(self, adapter: MergedAdapter, metric: Metric) -> Evaluator:

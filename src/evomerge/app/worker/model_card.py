@@ -46,6 +46,13 @@ def model_card(
 
 def _head(spec: MergeJobSpec, inputs: JobInputs) -> list[str]:
     """What hubs and libraries read."""
+    if spec.space == "checkpoint":
+        return [
+            "---",
+            "library_name: transformers",
+            "tags: [merge, branch-train-merge, evo-merging]",
+            "---",
+        ]
     if spec.space != "lora":
         return ["---", "tags: [merge, ensemble, evo-merging]", "---"]
     return [
@@ -60,6 +67,8 @@ def _head(spec: MergeJobSpec, inputs: JobInputs) -> list[str]:
 def _what(spec: MergeJobSpec, inputs: JobInputs) -> str:
     if spec.space == "lora":
         return f"A LoRA adapter for {inputs.base}"
+    if inputs.seed is not None:
+        return f"A checkpoint made of the seed of forest {inputs.seed.forest} and its ELMs"
     if spec.space == "output":
         return "An ensemble of models known by their APIs, fused by their answers"
     return "A merge at its provider"

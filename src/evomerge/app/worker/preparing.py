@@ -11,6 +11,7 @@ from evomerge.app.schemas.remote import Remote
 from evomerge.app.settings import Settings
 from evomerge.app.worker.answer_book import AnswerBook
 from evomerge.app.worker.benches import LoraBenches
+from evomerge.app.worker.checkpoint_benches import CheckpointBenches
 from evomerge.app.worker.gathering import Gathering
 from evomerge.app.worker.inputs import Data, metrics
 from evomerge.app.worker.order import Desk, Order
@@ -31,13 +32,14 @@ class Preparer:
         settings: of the deployment.
         database: where answers are kept.
         connectors: the way to experts' APIs.
-        lora: keeps what was loaded last.
+        lora, checkpoint: keep what was loaded last.
     """
 
     settings: Settings
     database: Database
     connectors: Connectors
     lora: LoraBenches
+    checkpoint: CheckpointBenches
 
     async def prepare(self, order: Order, data: Data, desk: Desk) -> Prepared:
         """The pool of a job.
@@ -51,6 +53,8 @@ class Preparer:
             return await self._answers(order, data, desk)
         if order.spec.remote is not None:
             return await self._remote(order, order.spec.remote, data, desk)
+        if order.spec.space == "checkpoint":
+            return await asyncio.to_thread(self.checkpoint.prepare, order.spec, order.inputs, data)
         bench = await asyncio.to_thread(self.lora.bench, order.spec, order.inputs)
         return Prepared(bench, data)
 

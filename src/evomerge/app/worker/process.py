@@ -13,6 +13,7 @@ from evomerge.app.connections import connectors
 from evomerge.app.db.engine import Database, SyncDatabase
 from evomerge.app.settings import Settings
 from evomerge.app.worker.benches import LoraBenches
+from evomerge.app.worker.checkpoint_benches import CheckpointBenches
 from evomerge.app.worker.dispatch import Dispatch, warm_up
 from evomerge.app.worker.loop import Rhythm, Worker, owner_name
 from evomerge.app.worker.preparing import Preparer
@@ -42,11 +43,12 @@ async def work(settings: Settings, stopping: asyncio.Event) -> None:
     database, heartbeats = Database(settings.url), SyncDatabase(settings.url)
     computing = versions()
     async with connectors(settings) as ask:
-        benches = LoraBenches(settings)
-        benches.warm_up()
+        adapters, forests = LoraBenches(settings), CheckpointBenches(settings)
+        adapters.warm_up()
+        forests.warm_up()
         warm_up()
         event_loop.spare_the_collector()
-        pools = Preparer(settings, database, ask, benches)
+        pools = Preparer(settings, database, ask, adapters, forests)
         dispatch = Dispatch(settings, pools.prepare, computing, stopping)
         worker = Worker(
             database, heartbeats, dispatch.run, rhythm(settings), stopping, owner_name()

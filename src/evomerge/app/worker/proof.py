@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from evomerge.app.db.repositories.evaluations import HELD_OUT, HELD_OUT_NUMBER, Scored
 from evomerge.app.schemas.spec import Metric
 from evomerge.app.worker.errors import StoppedError
 from evomerge.app.worker.ledger import Ledger
 from evomerge.app.worker.search import Place, scored_rows
-from evomerge.app.worker.workbench import StoredModel, Workbench
+from evomerge.app.worker.workbench import Baseline, StoredModel, Workbench
 from evomerge.connectors.base import Evaluator
 from evomerge.evaluation import Example, Objective, Report, compare
 from evomerge.optimizers.candidate import Candidate, base, one_hot, uniform
@@ -50,11 +51,15 @@ def contenders(
 
 @dataclass(frozen=True)
 class Trial:
-    """Scores the contenders and logs each cut, so that a crash pays for nothing twice."""
+    """Scores the contenders and logs each cut, so that a crash pays for nothing twice.
+
+    `baselines` stand behind the `contenders`, where a metric can measure them.
+    """
 
     workbench: Workbench
     stored: StoredModel
     contenders: dict[str, Candidate]
+    baselines: Mapping[str, Baseline]
     examples: Sequence[Example]
     objective: Objective
     ledger: Ledger
@@ -79,25 +84,34 @@ class Trial:
             await self._complete(number, metric, rows[metric])
         every = [row for found in rows.values() for row in found]
         return Proof(
-            reports={metric: self._report(found, seed) for metric, found in rows.items()},
+            reports={metric: self._report(metric, found, seed) for metric, found in rows.items()},
             evaluations=len(every),
             tokens=sum(row.tokens for row in every),
             seconds=sum(row.seconds for row in every),
         )
 
     async def _complete(self, number: int, metric: Metric, rows: list[Scored]) -> None:
-        names = list(self.contenders)
-        while len(rows) < len(names):
+        contenders = list(self._measured(metric).values())
+        while len(rows) < len(contenders):
             start = len(rows)
-            if start == 0:
-                evaluator, end = self.stored.evaluator(metric), 1
-            else:
-                evaluator = self.workbench.plain(metric)
-                # Cut from the first baseline on, as if the winner were not in the list.
-                end = start + evaluator.width(self.examples)
-            chosen = [self.contenders[name] for name in names[start:end]]
+            chosen = _alike(contenders[start:])
+            evaluator = chosen[0].evaluator(metric)
+            candidates = [one.candidate for one in chosen[: evaluator.width(self.examples)]]
             place = Place(HELD_OUT_NUMBER, HELD_OUT, number, start)
-            rows.extend(await self._score(evaluator, place, chosen))
+            rows.extend(await self._score(evaluator, place, candidates))
+
+    def _measured(self, metric: Metric) -> dict[str, Baseline]:
+        """Everything that the metric can measure, the winner first."""
+        every = {
+            name: Baseline(
+                candidate, self.stored.evaluator if name == WINNER else self.workbench.plain
+            )
+            for name, candidate in self.contenders.items()
+        }
+        every |= self.baselines
+        return {
+            name: one for name, one in every.items() if one.metrics is None or metric in one.metrics
+        }
 
     async def _score(
         self, evaluator: Evaluator, place: Place, chosen: Sequence[Candidate]
@@ -110,9 +124,15 @@ class Trial:
             raise StoppedError
         return rows
 
-    def _report(self, rows: Sequence[Scored], seed: int) -> Report:
-        losses = {name: row.losses for name, row in zip(self.contenders, rows, strict=True)}
+    def _report(self, metric: Metric, rows: Sequence[Scored], seed: int) -> Report:
+        names = self._measured(metric)
+        losses = {name: row.losses for name, row in zip(names, rows, strict=True)}
         weights = rows[0].weights
         if weights is None:
             raise ValueError("a held-out row was logged without its weights")
         return compare(losses, weights, self.objective, winner=WINNER, seed=seed)
+
+
+def _alike(contenders: Sequence[Baseline]) -> list[Baseline]:
+    """The first, and those behind it that the same evaluator scores."""
+    return list(takewhile(lambda one: one.evaluator == contenders[0].evaluator, contenders))

@@ -15,7 +15,7 @@ from evomerge.app.services.tokens import Vocabulary, vocabulary
 from evomerge.app.settings import Settings
 from evomerge.app.worker.benches import LoraBenches
 from evomerge.app.worker.errors import InputChangedError, JobError
-from evomerge.app.worker.lora_bench import DTYPES
+from evomerge.app.worker.lora_bench import DTYPE, DTYPES
 from evomerge.app.worker.order import Order
 from evomerge.app.worker.remote_bench import Place
 from evomerge.app.worker.remote_places import about, scoring
@@ -59,7 +59,7 @@ def shelved(
     def writer(composition: Composition) -> AdapterWriter:
         space = LoraSpace(pool, composition)
         rank = min(spec.output.rank or remote.rank, remote.rank)
-        dtype = DTYPES[spec.output.dtype]
+        dtype = DTYPES[spec.output.dtype or DTYPE]
         ranks = [one for one in RANKS if one <= remote.rank]
         return AdapterWriter(space, inputs.base_name, dtype, rank=rank, ranks=ranks)
 

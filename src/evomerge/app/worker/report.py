@@ -86,6 +86,7 @@ def manifest(
         "job": job_id,
         "spec": spec.model_dump(mode="json"),
         "base": inputs.base,
+        **({} if inputs.seed is None else {"forest": inputs.seed.forest}),
         **outcome.model_dump(mode="json", exclude=_VOLATILE),
     }
 

@@ -114,6 +114,7 @@ class MergeRun:
             workbench=ready.bench,
             stored=stored,
             contenders=contenders(found.best.candidate, found.best_expert, has_base=has_base),
+            baselines=ready.baselines,
             examples=held_out.examples,
             objective=held_out.objective,
             ledger=self.ledger,

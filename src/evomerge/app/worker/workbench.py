@@ -72,6 +72,21 @@ class Workbench(Protocol):
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """One more model that the winner is held beside.
+
+    Attributes:
+        candidate: its weights, for the log.
+        evaluator: scores it, given `candidate`. Baselines of one evaluator are scored together.
+        metrics: those it can be measured by; None for all.
+    """
+
+    candidate: Candidate
+    evaluator: Callable[[Metric], Evaluator]
+    metrics: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A pool made ready for one job.
 
@@ -80,12 +95,14 @@ class Prepared:
         data: what can be searched and proven on.
         ended_by: the budget that left part of the data out; None where it is whole.
         calls: what was spent on calls to APIs, over all attempts, by model.
+        baselines: by name, beside those that every job has.
     """
 
     bench: Workbench
     data: Data
     ended_by: str | None = None
     calls: Mapping[str, Cost] = field(default_factory=dict)
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
 
 
 # Makes a job's pool ready; slow.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Unpack
 
 import numpy as np
-import torch
 
 from evomerge.connectors.base import Scores, Usage
 from evomerge.connectors.local.evaluator import LocalEvaluator, Scoring
@@ -14,6 +13,7 @@ from evomerge.connectors.local.merged_weights import MergedWeights
 from evomerge.connectors.local.stopping import Stopped, in_thread
 from evomerge.evaluation.example import Example
 from evomerge.evaluation.metrics import CROSS_ENTROPY
+from evomerge.merging.checkpoint.space import Rounding
 from evomerge.merging.lora.population import Population
 from evomerge.optimizers.candidate import Candidate
 
@@ -38,7 +38,7 @@ class CheckpointEvaluator:
         merging: MergedWeights,
         metric: str = CROSS_ENTROPY,
         *,
-        dtype: torch.dtype | None = None,
+        dtype: Rounding = None,
         **scoring: Unpack[Scoring],
     ) -> None:
         self._merging = merging

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
 from evomerge.connectors.local.base_model import BaseModel
 from evomerge.connectors.local.errors import ParameterError, WrongSeedError
-from evomerge.merging.checkpoint.space import CheckpointSpace
+from evomerge.merging.checkpoint.space import CheckpointSpace, Rounding
 from evomerge.optimizers.candidate import Candidate
 
 
@@ -35,15 +34,14 @@ class MergedWeights:
         self._targets = parameters_by_tensor(base, space)
 
     @contextmanager
-    def merged(self, candidate: Candidate, dtype: torch.dtype | None = None) -> Iterator[None]:
+    def merged(self, candidate: Candidate, dtype: Rounding = None) -> Iterator[None]:
         """Hold the model with a candidate's weights in it; the seed's are back afterwards.
 
         `BaseModel.running` keeps others out meanwhile.
 
         Args:
             candidate: (G, N).
-            dtype: that the weights are rounded to, as a stored checkpoint is; None for what the
-                model computes in.
+            dtype: see `CheckpointSpace.fill`.
 
         Raises:
             CandidateError: the candidate does not fit the space.

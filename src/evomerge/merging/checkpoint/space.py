@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -32,6 +33,9 @@ from evomerge.merging.layers import layer_groups
 from evomerge.merging.parallel import for_each
 from evomerge.optimizers.candidate import Candidate
 
+# To what weights are rounded: a dtype, each tensor's own in the seed, or nothing.
+Rounding: TypeAlias = torch.dtype | Literal["seed"] | None
+
 
 @dataclass(frozen=True)
 class _Term:
@@ -55,7 +59,7 @@ class CheckpointSpace:
         groups: of layers, each with weights of its own; see `layer_groups`.
 
     Raises:
-        MismatchError: an ELM does not fit the seed; see `guards`.
+        MismatchError: an ELM does not fit the seed; see `guards` and `equal_bytes`.
         LayerGroupsError: more groups than layers.
     """
 
@@ -63,6 +67,7 @@ class CheckpointSpace:
         check_mergeable([seed, *elms])
         sources = [MappedSource(each) for each in (seed, *elms)]
         self._merging = Merging(sources[0], sources[1:], groups)
+        _check_buffers(self._merging)
 
     @property
     def size(self) -> int:
@@ -82,7 +87,7 @@ class CheckpointSpace:
         self,
         candidate: Candidate,
         targets: Mapping[str, Tensor],
-        dtype: torch.dtype | None = None,
+        dtype: Rounding = None,
     ) -> None:
         """Write the weights that a candidate (G, N) means into tensors.
 
@@ -90,7 +95,8 @@ class CheckpointSpace:
             candidate: what is meant.
             targets: contiguous tensors of the seed's shapes, by their names in its files, of any
                 float dtype up to float32; what is not named is left out.
-            dtype: rounded to on the way, as a stored checkpoint is; None for float32 at once.
+            dtype: rounded to on the way, as a stored checkpoint is; "seed" for each tensor's own
+                in the seed's files, None for float32 at once.
 
         Raises:
             CandidateError: the candidate does not fit the pool.
@@ -100,6 +106,16 @@ class CheckpointSpace:
     def fill_seed(self, targets: Mapping[str, Tensor]) -> None:
         """Write the seed's own weights into tensors."""
         Merge(self._merging, {}).fill(targets, None)
+
+    def recipe(
+        self, candidate: Candidate, dtype: torch.dtype | None, lineage: Lineage | None
+    ) -> Recipe:
+        """How the checkpoint that a candidate (G, N) means is written.
+
+        Raises:
+            CandidateError: the candidate does not fit the pool.
+        """
+        return self._merging.of(candidate).recipe(dtype, lineage)
 
 
 class Merging:
@@ -187,13 +203,14 @@ class Merge:
         """How it is written."""
         return Recipe(self._merging.seed.checkpoint, self.total, self.raw, dtype, lineage)
 
-    def fill(self, targets: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
+    def fill(self, targets: Mapping[str, Tensor], dtype: Rounding) -> None:
         """See `CheckpointSpace.fill`."""
         tensors = self._merging.seed.checkpoint.tensors
         work = [(piece, targets[name]) for name in targets for piece in pieces(tensors[name])]
         for_each(lambda item: self._fill_piece(*item, dtype), work)
 
-    def _fill_piece(self, piece: Piece, target: Tensor, dtype: torch.dtype | None) -> None:
+    def _fill_piece(self, piece: Piece, target: Tensor, dtype: Rounding) -> None:
+        stored = _name(dtype, piece.entry)
         flat = target.detach().view(-1)[piece.first : piece.last]
         direct = flat.device.type == "cpu" and flat.dtype == torch.float32
         singles = flat.numpy() if direct else np.empty(piece.last - piece.first, np.float32)
@@ -202,19 +219,33 @@ class Merge:
             total = room[: last - first]
             total[:] = 0.0
             self.total(piece.entry, first, last, total)
-            _put(total, dtype, singles[first - piece.first : last - piece.first])
+            _put(total, stored, singles[first - piece.first : last - piece.first])
         if not direct:
             flat.copy_(torch.from_numpy(singles))
 
 
-def _put(total: Doubles, dtype: torch.dtype | None, singles: NDArray[np.float32]) -> None:
-    """What was added up, rounded to a dtype on the way."""
+def _check_buffers(merging: Merging) -> None:
+    """Refuse tensors that cannot be merged and are not the same in all; see `equal_bytes`."""
+    for entry in merging.seed.checkpoint.tensors.values():
+        for piece in () if entry.is_float else pieces(entry):
+            equal_bytes(merging.sources, entry, piece.first, piece.last)
+
+
+def _name(dtype: Rounding, entry: TensorEntry) -> str | None:
+    """What a tensor is rounded to, by the format's name."""
+    if dtype is None:
+        return None
+    return entry.dtype if dtype == "seed" else DTYPE_NAMES[dtype]
+
+
+def _put(total: Doubles, dtype: str | None, singles: NDArray[np.float32]) -> None:
+    """What was added up, rounded to a dtype of the format's name on the way."""
     with np.errstate(over="ignore"):
         if dtype is None:
             singles[:] = total
             return
-        stored = rounded(total, DTYPE_NAMES[dtype])
-        if dtype == torch.bfloat16:
+        stored = rounded(total, dtype)
+        if dtype == "BF16":
             kernels.widen(stored, singles.view(np.uint32))
         else:
             singles[:] = stored
