@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
+from evomerge.app.db.ids import FOREST_JOB
+from evomerge.app.schemas.forest_specs import ForestJobSpec
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.connectors.http import (
     BadAnswerError,
@@ -21,7 +23,10 @@ from evomerge.connectors.http import (
 )
 
 Json = dict[str, Any]
-Collection = Literal["merge_jobs", "experts", "pools", "datasets", "forests"]
+Collection = Literal["merge_jobs", "forest_jobs", "experts", "pools", "datasets", "forests"]
+Jobs = Literal["merge_jobs", "forest_jobs"]
+# What a job may be asked for as.
+JobSpec = MergeJobSpec | ForestJobSpec
 Sleep = Callable[[float], Awaitable[None]]
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
@@ -87,22 +92,28 @@ class EvoMergeClient:
     # Jobs
 
     async def submit(
-        self, spec: MergeJobSpec | Mapping[str, Any], *, idempotency_key: str | None = None
+        self, spec: JobSpec | Mapping[str, Any], *, idempotency_key: str | None = None
     ) -> Json:
-        """Queue a merge job."""
-        return await self.create("merge_jobs", _body(spec), idempotency_key=idempotency_key)
+        """Queue a job: a merge, or where the spec has a type, one over a forest."""
+        body = _body(spec)
+        return await self.create(_asked(body), body, idempotency_key=idempotency_key)
 
-    async def estimate(self, spec: MergeJobSpec | Mapping[str, Any]) -> Json:
+    async def estimate(self, spec: JobSpec | Mapping[str, Any]) -> Json:
         """What a job would cost; nothing is created."""
-        return await self._object("POST", "/v1/merge_jobs/estimate", body=_body(spec))
+        body = _body(spec)
+        return await self._object("POST", f"/v1/{_asked(body)}/estimate", body=body)
+
+    async def job(self, job: str) -> Json:
+        """A job as it is now."""
+        return await self.get(jobs_of(job), job)
 
     async def command(self, job: str, verb: Literal["cancel", "pause", "resume"]) -> Json:
         """Ask a job to stop, to wait, or to go on."""
-        return await self._object("POST", _path("merge_jobs", job, verb))
+        return await self._object("POST", _path(jobs_of(job), job, verb))
 
     async def result(self, job: str) -> Json:
-        """What a finished job found, and its proof."""
-        return await self._object("GET", _path("merge_jobs", job, "result"))
+        """What a finished job found or made."""
+        return await self._object("GET", _path(jobs_of(job), job, "result"))
 
     async def watch(
         self, job: str, *, every: float = 0.5, patience: int = 20
@@ -117,7 +128,7 @@ class EvoMergeClient:
         missed = 0
         while True:
             try:
-                now = await self.get("merge_jobs", job)
+                now = await self.job(job)
             except UnreachableError:
                 missed += 1
                 if missed > patience:
@@ -135,7 +146,7 @@ class EvoMergeClient:
         """What a job has written in its history so far."""
         params: dict[str, str | int | float | bool] = {"limit": PAGE}
         while True:
-            page = await self._http.json("GET", _path("merge_jobs", job, "events"), params=params)
+            page = await self._http.json("GET", _path(jobs_of(job), job, "events"), params=params)
             for event in page["data"]:
                 yield event
             if not page["has_more"] or not page["data"]:
@@ -147,22 +158,22 @@ class EvoMergeClient:
         last: str | None = None
         params = {"stream": True}
         while True:
-            path = _path("merge_jobs", job, "events")
+            path = _path(jobs_of(job), job, "events")
             async for event in self._http.events(path, params=params, last_id=last):
                 last = event.id or last
                 yield event.json()
-            if (await self.get("merge_jobs", job))["status"] in RESTING:
+            if (await self.job(job))["status"] in RESTING:
                 return
 
     async def artifacts(self, job: str) -> Sequence[Json]:
         """What a finished job made: name, size and hash of each file."""
-        answer = await self._object("GET", _path("merge_jobs", job, "artifacts"))
+        answer = await self._object("GET", _path(jobs_of(job), job, "artifacts"))
         found: Sequence[Json] = answer["data"]
         return found
 
     async def download(self, job: str, artifact: str, target: Path) -> int:
         """One artifact into a file; its size in bytes."""
-        return await self._http.download(_path("merge_jobs", job, "artifacts", artifact), target)
+        return await self._http.download(_path(jobs_of(job), job, "artifacts", artifact), target)
 
     async def download_all(self, job: str, folder: Path) -> AsyncIterator[tuple[Path, int]]:
         """Every artifact into a folder: its path and size, one after the other."""
@@ -281,8 +292,18 @@ def _path(collection: str, *parts: str) -> str:
     return "/".join(["/v1", collection, *(quote(part, safe="") for part in parts)])
 
 
-def _body(spec: MergeJobSpec | Mapping[str, Any]) -> Json:
-    if isinstance(spec, MergeJobSpec):
+def jobs_of(job: str) -> Jobs:
+    """The collection that a job is in, by its id."""
+    return "forest_jobs" if job.startswith(f"{FOREST_JOB}_") else "merge_jobs"
+
+
+def _asked(body: Json) -> Jobs:
+    """The collection that a job goes to, by its spec."""
+    return "forest_jobs" if "type" in body else "merge_jobs"
+
+
+def _body(spec: JobSpec | Mapping[str, Any]) -> Json:
+    if isinstance(spec, MergeJobSpec | ForestJobSpec):
         return spec.model_dump(mode="json", exclude_unset=True)
     return dict(spec)
 

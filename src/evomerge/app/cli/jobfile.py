@@ -9,6 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from evomerge.app.cli.failures import InputError, faults
+from evomerge.app.client import JobSpec
+from evomerge.app.schemas.forest_specs import ForestJobSpec
 from evomerge.app.schemas.spec import MergeJobSpec
 
 
@@ -25,8 +27,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load(path: Path) -> MergeJobSpec:
-    """Read a job file.
+def load(path: Path) -> JobSpec:
+    """Read a job file: a merge, or where it has a `type`, a job over a forest.
 
     Raises:
         OSError: it cannot be read.
@@ -35,8 +37,9 @@ def load(path: Path) -> MergeJobSpec:
     data = _yaml(path)
     if not isinstance(data, dict):
         raise InputError(f"{path}: a job is a mapping of fields, got {type(data).__name__}")
+    kind = ForestJobSpec if "type" in data else MergeJobSpec
     try:
-        return MergeJobSpec.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         raise InputError("\n".join(f"{path}: {line}" for line in faults(error, data))) from error
 

@@ -1,4 +1,4 @@
-"""Commands over merge jobs."""
+"""Commands over jobs: merges, and those over forests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from typing import Annotated, Literal
 import typer
 
 from evomerge.app.cli import render, result, run
+from evomerge.app.cli.resources import add_reading
 from evomerge.app.cli.session import AsJson, Limit, Session, collect
 from evomerge.app.client import EvoMergeClient, Json
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id.")]
 PANEL = "Jobs"
 
-jobs = typer.Typer(no_args_is_help=True, help="Merge jobs: list, show, events.")
+jobs = typer.Typer(no_args_is_help=True, help="Jobs: list merges; show any, and its events.")
+forest_jobs = typer.Typer(
+    no_args_is_help=True,
+    help="Jobs over forests: list, show. Every other command of jobs takes their ids too.",
+)
 
 
 class Status(StrEnum):
@@ -35,6 +40,8 @@ class Status(StrEnum):
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.add_typer(jobs, name="jobs", rich_help_panel=PANEL)
+    add_reading(forest_jobs, "forest_jobs", render.forest_jobs)
+    app.add_typer(forest_jobs, name="forest-jobs", rich_help_panel=PANEL)
     app.command(rich_help_panel=PANEL)(follow)
     for verb in ("cancel", "pause", "resume"):
         app.command(verb, rich_help_panel=PANEL)(_command(verb))
@@ -49,7 +56,7 @@ def list_(
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, newest first."""
+    """List merge jobs, newest first."""
     session = ctx.ensure_object(Session)
     filters = {"status": status.value} if status else {}
     found = session.call(lambda c: collect(c.list("merge_jobs", limit=limit, filters=filters)))
@@ -60,7 +67,7 @@ def list_(
 def show(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
     """Show a job: its state, its spec, its inputs."""
     session = ctx.ensure_object(Session)
-    session.show(session.call(lambda c: c.get("merge_jobs", job)), render.fields, as_json)
+    session.show(session.call(lambda c: c.job(job)), render.fields, as_json)
 
 
 @jobs.command()
@@ -93,15 +100,15 @@ def _command(verb: Literal["cancel", "pause", "resume"]) -> Callable[..., None]:
         session.show(now, lambda job: f"{job['id']} {job['status']}", as_json)
 
     command.__doc__ = {
-        "cancel": "End a job for good; what it has scored stays readable.",
-        "pause": "Stop a job at its next generation and keep its place.",
-        "resume": "Queue a paused or failed job again; nothing is scored twice.",
+        "cancel": "End a job for good.",
+        "pause": "Stop a job soon and keep its place.",
+        "resume": "Queue a paused or failed job again; it goes on where it was.",
     }[verb]
     return command
 
 
 def show_result(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
-    """Print the winner beside its baselines, and what it is made of."""
+    """Print what a job found: a winner beside its baselines, a training, a table of perplexity."""
     session = ctx.ensure_object(Session)
     session.show(session.call(lambda client: client.result(job)), result.tables, as_json)
 
@@ -112,7 +119,7 @@ def download(
     folder: Annotated[Path, typer.Argument(help="Where the files go; made if missing.")],
     as_json: AsJson = False,
 ) -> None:
-    """Download what a job made: the merged adapter, its manifest, its model card."""
+    """Download the files that a job made, such as the merged adapter and its manifest."""
     session = ctx.ensure_object(Session)
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -18,6 +18,13 @@ BESIDE_THE_SEARCH = {
     "asking": "asking the experts",
     "held_out": "proving on held-out data",
     "storing": "writing the merged model",
+    "reading": "reading documents",
+    "tokenizing": "making tokens of documents",
+    "branching": "choosing where to start",
+    "training": "training",
+    "evaluating": "reading development documents",
+    "saving": "writing the checkpoint",
+    "averaging": "averaging",
 }
 # Narrower terminals get the bare numbers, so that there is room for a bar, all on one line.
 WIDE = 100
@@ -69,6 +76,14 @@ class JobProgress:
             counts = self._counts.format(done, total)
             left = time_left(progress.get("eta_seconds"))
             self._draw(said, done, total, counts, self._best.format(best), left)
+        elif trains(job):
+            steps, planned = progress["step"], progress["planned_steps"]
+            loss = f"loss {number(progress['loss'])}"
+            left = time_left(progress.get("eta_seconds"))
+            self._draw(said, steps, planned, f"{steps}/{planned} steps", loss, left)
+        elif "planned_domains" in progress:
+            read, planned = progress["domains"], progress["planned_domains"]
+            self._draw(said, read, planned, f"{read}/{planned} domains", "", "")
         elif "planned_answers" in progress:
             answers, wanted = progress["answers"], progress["planned_answers"]
             self._draw(said, answers, wanted, f"{answers}/{wanted} answers", "", "")
@@ -113,7 +128,15 @@ def _text(format: str) -> TextColumn:
 def searches(job: Json) -> bool:
     """Whether a job is scoring candidates, so that what is left can be counted."""
     stage = job["progress"].get("stage")
+    if job.get("object") == "forest_job":
+        return False
     return job["status"] == "running" and stage is not None and stage not in BESIDE_THE_SEARCH
+
+
+def trains(job: Json) -> bool:
+    """Whether a job is at its training steps."""
+    running: bool = job["status"] == "running"
+    return running and job["progress"].get("stage") == "training"
 
 
 def headline(job: Json) -> str:

@@ -111,6 +111,23 @@ def jobs(found: Sequence[Json]) -> Table:
     )
 
 
+def forest_jobs(found: Sequence[Json]) -> Table:
+    """One line a job over a forest."""
+    return _rows(
+        found,
+        {
+            "id": _of("id"),
+            "type": _of("type"),
+            "name": _of("name"),
+            "forest": lambda row: row["inputs"]["forest"],
+            "status": lambda row: status(row["status"]),
+            "step": lambda row: row["progress"].get("step"),
+            "loss": lambda row: number(row["progress"].get("loss")),
+            "created": _created,
+        },
+    )
+
+
 def files(found: Sequence[Json]) -> Table:
     """One line a downloaded file."""
     return _rows(found, {"file": _of("file"), "bytes": _of("bytes")})

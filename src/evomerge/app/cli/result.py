@@ -1,10 +1,11 @@
-"""A job's result as tables: the winner beside its baselines, and what it is made of."""
+"""A job's result as tables: a winner beside its baselines, or what was done with a forest."""
 
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from evomerge.app.cli import forest_result
 from evomerge.app.cli.render import number, table
 from evomerge.app.client import Json
 from evomerge.app.schemas.result import (
@@ -22,6 +23,8 @@ def tables(result: Json) -> RenderableType:
     Raises:
         pydantic.ValidationError: it is no result of this version.
     """
+    if result.get("object") == "forest_job.result":
+        return forest_result.tables(result)
     found = JobResult.model_validate(result)
     parts: list[RenderableType] = [proof(metric) for metric in found.held_out]
     return Group(*parts, recipe(found.winner), Text(footnote(found)))
