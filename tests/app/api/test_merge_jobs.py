@@ -209,6 +209,13 @@ BAD_SPECS: list[tuple[dict[str, Any], str, str | None, str]] = [
         "evaluations",
     ),
     ({"sede": 7}, "invalid_value", "sede", "not a known field"),
+    ({"space": "checkpoint"}, "invalid_value", "space", "works with experts of kind 'elm'"),
+    (
+        {"space": "output", "layer_groups": 2},
+        "invalid_value",
+        None,
+        "only space: lora and space: checkpoint have layers",
+    ),
     ({"metadata": {"k": "a\x00b"}}, "invalid_value", "metadata.k", "NUL"),
     (
         {"objective": {"datasets": [{"dataset": "rows"}, {"dataset": "rows"}]}},

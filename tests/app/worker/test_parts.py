@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +20,17 @@ from tests.support.searches import bits, run
 
 from evomerge.app.db.repositories.evaluations import Recorded
 from evomerge.app.db.retry import retrying
-from evomerge.app.schemas.spec import Budget, MergeJobSpec
+from evomerge.app.schemas.spec import Budget, MergeJobSpec, Metric
 from evomerge.app.worker.artifacts import store
 from evomerge.app.worker.benches import Recent
 from evomerge.app.worker.budget import Allowance
+from evomerge.app.worker.inputs import Data
 from evomerge.app.worker.method import build_optimizer
+from evomerge.app.worker.order import Desk, Order
 from evomerge.app.worker.progress import Progress
 from evomerge.app.worker.proof import contenders
 from evomerge.app.worker.ranks import remark
+from evomerge.app.worker.workbench import Baseline, Prepared
 from evomerge.optimizers import (
     PROBE,
     Candidate,
@@ -36,6 +40,7 @@ from evomerge.optimizers import (
 )
 
 CANDIDATE = Candidate(np.ones((1, 3)), np.zeros((1, 3)))
+CANDIDATE_OF_4 = Candidate(np.ones((1, 4)), np.zeros((1, 4)))
 
 
 def recorded(index: int, loss: float, tokens: int = 10) -> Recorded:
@@ -206,6 +211,40 @@ def test_the_contenders_stand_in_a_fixed_order() -> None:
     assert list(found) == ["winner", "base", "best_expert", "uniform"]
     assert found["best_expert"].beta.tolist() == [[0, 1, 0], [0, 1, 0]]
     assert list(contenders(winner, None)) == ["winner", "base", "uniform"]
+
+
+async def test_baselines_of_a_pool_stand_behind_those_of_every_job(shop: Shop) -> None:
+    """Each is measured by its own evaluator, once, by the metrics that it has."""
+    calls: list[tuple[str, int]] = []
+
+    def flat(name: str, loss: float) -> Callable[[Metric], LandscapeEvaluator]:
+        async def before(_: int) -> None:
+            calls.append((name, len(calls)))
+
+        return lambda _: LandscapeEvaluator(loss=lambda *_: loss, before=before)
+
+    two, three = flat("two", 2.0), flat("three", 3.0)
+    more = {
+        "second": Baseline(CANDIDATE_OF_4, two),
+        "twin": Baseline(CANDIDATE_OF_4, two),
+        "third": Baseline(CANDIDATE_OF_4, three, frozenset({"cross_entropy"})),
+    }
+
+    class More(LandscapeBench):
+        async def __call__(self, order: Order, data: Data, desk: Desk) -> Prepared:
+            return replace(await super().__call__(order, data, desk), baselines=more)
+
+    objective = {"datasets": [{"dataset": "facts"}], "report": ["exact_match"]}
+    await shop.add(objective=objective)
+    job = await shop.run_until(shop.worker_with(More()), "succeeded", "failed")
+    assert job.result is not None, job.error
+    entropy, matches = job.result["held_out"]
+    names = ["winner", "base", "best_expert", "uniform", "second", "twin", "third"]
+    assert [one["name"] for one in entropy["contenders"]] == names
+    assert [one["loss"] for one in entropy["contenders"][4:]] == [2.0, 2.0, 3.0]
+    assert [one["name"] for one in matches["contenders"]] == names[:-1]
+    # Both of one evaluator in one call, for each metric.
+    assert [name for name, _ in calls] == ["two", "three", "two"]
 
 
 def test_artifacts_replace_what_an_earlier_attempt_left(tmp_path: Path) -> None:
