@@ -100,6 +100,23 @@ class DivergedError(TrainingError):
         self.step = step
 
 
+class LostRankError(TrainingError):
+    """A process of a run on several devices ended before the training; names it and its code."""
+
+    def __init__(self, rank: int, code: int) -> None:
+        super().__init__(f"the process of device {rank} ended with {code}")
+        self.rank = rank
+        self.code = code
+
+
+class ProcessesError(TrainingError):
+    """A run is not in the group of processes that it is meant to be in; names both sizes."""
+
+    def __init__(self, processes: int, wanted: int) -> None:
+        super().__init__(f"processes={wanted}: accelerate runs in a group of {processes}")
+        self.processes = processes
+
+
 class StoppedTrainingError(TrainingError):
     """The watch asked to stop; what was trained is saved in the scratch folder.
 

@@ -65,6 +65,7 @@ def train_seed(
     threads: int | None = None,
     cache: Path | None = None,
     last_step: int | None = None,
+    processes: int | None = None,
 ) -> Trained:
     """Train a seed from random weights, on equal tokens of each domain.
 
@@ -79,6 +80,7 @@ def train_seed(
         cache: folder of token caches, to share them between runs; in `scratch` by default.
         last_step: end after so many steps, if that is before the recipe's end, with the ELM as it
             is then; the learning rates stay the recipe's. A run that was stopped is ended so.
+        processes: that share each batch; one a CUDA device by default, and one on a CPU.
 
     Raises:
         CorpusError: domains are missing or there twice, or documents cannot be read.
@@ -88,12 +90,13 @@ def train_seed(
         ChangedRunError: `scratch` holds a run of other arguments.
         StoppedTrainingError: `watch` asked for it.
         DivergedError: a loss is not finite.
+        LostRankError: another process of the run was lost; what was saved is there.
         DiskFullError, ArtifactWriteError: writing failed; there is no half of an ELM.
     """
     if recipe.block_tokens > architecture.context:
         reason = f"is more than the architecture's context of {architecture.context} tokens"
         raise RecipeError("block_tokens", recipe.block_tokens, reason)
-    run = Run(corpora, recipe, scratch, out, watch, threads, cache, last_step)
+    run = Run(corpora, recipe, scratch, out, watch, threads, cache, last_step, processes)
     run.begin({"architecture": {**asdict(architecture), "tokenizer": str(architecture.tokenizer)}})
     home = run.scratch.start
     if not home.is_dir():
@@ -119,6 +122,7 @@ def branch_train(
     threads: int | None = None,
     cache: Path | None = None,
     last_step: int | None = None,
+    processes: int | None = None,
 ) -> Trained:
     """Train a new ELM on one domain, from the ELMs of a forest, none of which is changed.
 
@@ -131,7 +135,7 @@ def branch_train(
         optimizer: continue the optimizer and the schedule of the copied ELM, which kept its
             state (`keep_optimizer`), or reset both. auto continues where that can be, and an
             average always resets.
-        scratch, out, watch, threads, cache, last_step: as for `train_seed`.
+        scratch, out, watch, threads, cache, last_step, processes: as for `train_seed`.
 
     Raises:
         UnknownStartError: there is no such ELM.
@@ -149,7 +153,7 @@ def branch_train(
         brancher = Brancher(forest, scratch, threads, ticking(watch, "branching"))
         brancher.check(start)
         check_context(brancher.tokenizer_folder(), recipe.block_tokens)
-    run = Run([corpus], recipe, scratch, out, watch, threads, cache, last_step)
+    run = Run([corpus], recipe, scratch, out, watch, threads, cache, last_step, processes)
     run.begin({"start": start, "optimizer": optimizer})
     home = run.scratch.start
     if brancher is not None:

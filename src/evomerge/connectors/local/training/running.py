@@ -13,19 +13,16 @@ import torch
 
 from evomerge.connectors.local.headers import content_hash
 from evomerge.connectors.local.training.architecture import copy_tokenizer, load_tokenizer
-from evomerge.connectors.local.training.balance import BalancedBatches
-from evomerge.connectors.local.training.blocks import Blocks
-from evomerge.connectors.local.training.checkpoints import Checkpoints
 from evomerge.connectors.local.training.errors import RecipeError
 from evomerge.connectors.local.training.perplexity import EvaluationRows, mean_loss
+from evomerge.connectors.local.training.plan import Plan
 from evomerge.connectors.local.training.progress import Watch, ticking
+from evomerge.connectors.local.training.ranks import device_count, held_together, ranks
 from evomerge.connectors.local.training.recipe import Recipe
 from evomerge.connectors.local.training.saving import save_model
 from evomerge.connectors.local.training.scratch import Scratch, sweep_unfinished
 from evomerge.connectors.local.training.start import (
     Start,
-    load_model,
-    read_optimizer,
     read_start,
     write_optimizer,
 )
@@ -93,6 +90,7 @@ class Run:
         threads: int | None,
         cache: Path | None,
         last_step: int | None = None,
+        processes: int | None = None,
     ) -> None:
         check_domains(corpora)
         if last_step is not None and last_step < 1:
@@ -103,6 +101,7 @@ class Run:
         self._out = out
         self._watch = watch
         self._threads = threads
+        self._processes = processes or device_count(recipe.batch_blocks)
         self._steps = recipe.steps if last_step is None else min(recipe.steps, last_step)
         self._cache = cache or self.scratch.tokens
         self._hashes: dict[str, str] = {}
@@ -131,20 +130,20 @@ class Run:
     def finish(self, data: Sequence[TokenCache], domain: str | None) -> Trained:
         """Train from where the scratch folder is, and write the ELM."""
         recipe = self._recipe
-        blocks = [Blocks(cache, "train", recipe.block_tokens) for cache in data]
         parts = self._development(data)
         start = read_start(self.scratch.start)
-        goes_on = start.policy == "continue"
-        trainer = Trainer(
-            load_model(self.scratch.start),
-            BalancedBatches(blocks, recipe.batch_blocks, recipe.seed),
+        plan = Plan(
+            self.scratch.start,
+            self.scratch.checkpoints,
+            data,
             recipe,
-            Checkpoints(self.scratch.checkpoints),
-            optimizer=read_optimizer(self.scratch.start)[0] if goes_on else {},
-            schedule_done=start.schedule_done,
-            last_step=self._steps,
+            self._steps,
+            torch.get_num_threads(),
+            self._processes,
         )
-        trainer.run(self._watch)
+        with ranks(plan) as others:
+            trainer = plan.trainer()
+            trainer.run(held_together(self._watch, others))
         losses = {name: self._loss(trainer, part) for name, part in parts.items()}
         lineage = self._lineage(start, domain)
         self._write(trainer, start, lineage)

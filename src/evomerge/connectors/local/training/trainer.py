@@ -18,6 +18,7 @@ from hashlib import sha256
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -27,6 +28,7 @@ from evomerge.connectors.local.training.checkpoints import Checkpoint, Checkpoin
 from evomerge.connectors.local.training.errors import (
     CheckpointStateError,
     DivergedError,
+    ProcessesError,
     RecipeError,
     StoppedTrainingError,
 )
@@ -49,6 +51,7 @@ class Trainer:
     Attributes:
         model: float32, changed in place; on the device that accelerate chose.
         batches: the rows of each step.
+        device: where rows go.
         step: steps done.
         losses: of the last steps, nats a token.
     """
@@ -63,6 +66,7 @@ class Trainer:
         optimizer: Mapping[str, Tensor],
         schedule_done: int = 0,
         last_step: int | None = None,
+        processes: int = 1,
     ) -> None:
         """Load the latest checkpoint, if there is one.
 
@@ -74,11 +78,13 @@ class Trainer:
             optimizer: a parent's state (`optimizer_tensors`) to continue; empty to begin anew.
             schedule_done: tokens of the schedule that ancestors have done.
             last_step: where training ends, if that is before the recipe's end; rates stay.
+            processes: that share each batch.
 
         Raises:
             CheckpointStateError: there are checkpoints, none of which can be read.
             OptimizerStateError: the parent's state does not fit the model.
             RecipeError: more steps are done than `last_step`.
+            ProcessesError: there are not so many processes.
         """
         self.model = model
         self.batches = batches
@@ -97,15 +103,12 @@ class Trainer:
         inner = make_optimizer(model, recipe.weight_decay)
         # Precision is ours (`computing`), for accelerate's is fixed for the process.
         self._accelerator = Accelerator(mixed_precision="no")
+        if self._accelerator.num_processes != processes:
+            raise ProcessesError(self._accelerator.num_processes, processes)
+        self.device: torch.device = self._accelerator.device
         self._wrapped, self._optimizer = self._accelerator.prepare(model, inner)
         restore_optimizer(model, inner, latest.optimizer if latest else optimizer)
         self._saved = self.step if latest else -1
-
-    @property
-    def device(self) -> torch.device:
-        """Where rows go."""
-        device: torch.device = self._accelerator.device
-        return device
 
     def run(self, watch: Watch) -> None:
         """Train to the end of the recipe, or to the last step.
@@ -131,7 +134,7 @@ class Trainer:
 
     def _train_step(self) -> float:
         rows = torch.from_numpy(self.batches.batch(self.step)).to(self.device)
-        torch.manual_seed(_dropout_seed(self._recipe.seed, self.step))
+        torch.manual_seed(self._dropout_seed())
         rate = self._recipe.rate(self.step, self._done)
         for group in self._inner.param_groups:
             group["lr"] = rate
@@ -147,8 +150,10 @@ class Trainer:
 
     def _backward(self, rows: Tensor) -> float:
         """Gradients of the batch's mean loss; this process's share of it, in micro-batches."""
-        mine = rows[self._accelerator.process_index :: self._accelerator.num_processes]
-        targets = mine.shape[0] * (mine.shape[1] - 1)
+        processes = self._accelerator.num_processes
+        mine = rows[self._accelerator.process_index :: processes]
+        # Gradients are averaged over processes, whose shares may differ by a row.
+        targets = rows.shape[0] * (rows.shape[1] - 1) / processes
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         parts = torch.split(mine, self._recipe.micro_blocks or len(mine))
         for place, part in enumerate(parts):
@@ -180,15 +185,26 @@ class Trainer:
             loss=self.losses[-1] if self.losses else None,
             learning_rate=rate,
         )
-        if watch(progress):
+        if self._agreed(watch(progress)):
             self._save()
             raise StoppedTrainingError(self.step)
 
+    def _agreed(self, stopping: bool) -> bool:
+        """What the first process says, to all of them."""
+        if self._accelerator.num_processes == 1:
+            return stopping
+        said = torch.tensor(float(stopping), device=self.device)
+        return bool(broadcast(said))
+
     def _save(self) -> None:
-        if self._saved != self.step:
+        if self._saved != self.step and self._accelerator.is_main_process:
             weights = stored_weights(self.model)
             self._checkpoints.save(self.step, self.losses, weights, self.state())
             self._saved = self.step
+
+    def _dropout_seed(self) -> int:
+        made_of = f"dropout:{self._recipe.seed}:{self.step}:{self._accelerator.process_index}"
+        return int.from_bytes(sha256(made_of.encode()).digest()[:7], "big")
 
     @property
     def _inner(self) -> torch.optim.Optimizer:
@@ -219,7 +235,3 @@ def _restore(model: nn.Module, checkpoint: Checkpoint) -> None:
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(checkpoint.weights[name])
-
-
-def _dropout_seed(seed: int, step: int) -> int:
-    return int.from_bytes(sha256(f"dropout:{seed}:{step}".encode()).digest()[:7], "big")
