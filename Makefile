@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo demo-api test check bench clean
+.PHONY: help demo demo-api demo-forest test check bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -35,6 +35,9 @@ demo: $(VENV)/.local  ## the real job on a real language model
 
 demo-api: $(VENV)/.demo  ## experts known by their API alone, merged by their answers
 	$(BIN)/python examples/demo_api.py
+
+demo-forest: $(VENV)/.local  ## a forest of language models, from its seed to its table
+	$(BIN)/python examples/demo_forest.py
 
 # One process a core, and one thread in each: tiny models are slower on several.
 test: $(VENV)/.test  ## every test; those of Postgres run when EVOMERGE_TEST_POSTGRES names one
