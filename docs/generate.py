@@ -13,10 +13,12 @@ from typing import Any
 
 import typer
 import yaml
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from evomerge.app.cli import app
 from evomerge.app.main import create_app
+from evomerge.app.schemas.forest_specs import ForestJobSpec
 from evomerge.app.schemas.presets import METHOD_PRESETS
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.settings import Settings
@@ -30,14 +32,23 @@ Json = dict[str, Any]
 
 def job_spec() -> str:
     """Every field of the job spec, an object a table, and the presets."""
-    schema = MergeJobSpec.model_json_schema(mode="validation")
-    objects = {"MergeJobSpec": schema, **schema["$defs"]}
-    tables = (_object(name, found) for name, found in objects.items() if "properties" in found)
     presets = (
         f"### Preset `{name}`\n\n```yaml\n{yaml.safe_dump(values, sort_keys=False)}```\n"
         for name, values in METHOD_PRESETS.items()
     )
-    return "\n".join([*tables, *presets])
+    return "\n".join([*_objects(MergeJobSpec), *presets])
+
+
+def forest_job_spec() -> str:
+    """Every field of the specs of jobs over forests, an object a table."""
+    return "\n".join(_objects(ForestJobSpec))
+
+
+def _objects(model: type[BaseModel]) -> Iterator[str]:
+    schema = model.model_json_schema(mode="validation")
+    for name, found in {model.__name__: schema, **schema["$defs"]}.items():
+        if "properties" in found:
+            yield _object(name, found)
 
 
 def _object(name: str, schema: Json) -> str:
@@ -163,6 +174,7 @@ def _paragraphs(text: str) -> str:
 
 PAGES: dict[Path, Callable[[], str]] = {
     DOCS / "job-spec.md": job_spec,
+    DOCS / "forest-jobs.md": forest_job_spec,
     DOCS / "cli.md": commands,
     DOCS / "http-api.md": routes,
     DOCS / "deployment.md": settings,

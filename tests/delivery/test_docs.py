@@ -9,6 +9,7 @@ import pytest
 import yaml
 from docs.generate import PAGES, renewed
 
+from evomerge.app.schemas.forest_specs import ForestJobSpec
 from evomerge.app.schemas.spec import MergeJobSpec
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,17 @@ def test_every_job_in_the_docs_is_a_valid_spec() -> None:
     assert jobs
     for _, job in jobs:
         MergeJobSpec.model_validate(job)
+
+
+def test_every_forest_job_in_the_docs_is_a_valid_spec() -> None:
+    jobs = [
+        loaded
+        for _, text in blocks("yaml")
+        if isinstance(loaded := yaml.safe_load(text), dict) and "type" in loaded
+    ]
+    assert {job["type"] for job in jobs} == {"train_seed", "branch_train", "average", "evaluate"}
+    for job in jobs:
+        ForestJobSpec.model_validate(job)
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -28,6 +28,7 @@ from evomerge.app.schemas import (
     datasets,
     experts,
     forest_elms,
+    forest_jobs,
     forests,
     merge_jobs,
     models,
@@ -37,6 +38,7 @@ from evomerge.app.schemas import (
 )
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.examples import MERGE_JOB_SPECS
+from evomerge.app.schemas.forest_specs import ForestJobSpec
 from evomerge.app.schemas.pools import PoolCreate
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.settings import Settings
@@ -63,6 +65,15 @@ MODELS = [
     forest_elms.ElmCreate,
     forest_elms.Elm,
     forest_elms.ElmPage,
+    ForestJobSpec,
+    forest_jobs.ForestJob,
+    forest_jobs.ForestJobPage,
+    forest_jobs.ForestJobResult,
+    forest_jobs.ForestJobEvent,
+    forest_jobs.ForestJobEventPage,
+    forest_jobs.ForestJobArtifact,
+    forest_jobs.ForestJobArtifactPage,
+    forest_jobs.ForestJobEstimate,
     merge_jobs.MergeJob,
     merge_jobs.MergeJobPage,
     merge_jobs.MergeJobResult,

@@ -24,7 +24,7 @@ def faults(errors: Iterable[Mapping[str, Any]], body: object = None) -> list[Det
 
 def _fault(error: Mapping[str, Any], body: object) -> Detail:
     error = _of_tag(error)
-    field = ".".join(_path(error["loc"], body)) or None
+    field = ".".join(_path(error["loc"], body, missing=error["type"] == "missing")) or None
     message = _MESSAGES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     given = error.get("input")
     shown = "" if isinstance(given, dict | list) else f", got {short(given)}"
@@ -45,15 +45,15 @@ def _of_tag(error: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**error, **place, "type": "literal", "msg": message, "input": error["ctx"]["tag"]}
 
 
-def _path(location: Sequence[str | int], body: object) -> list[str]:
-    """The location as the user sees it."""
+def _path(location: Sequence[str | int], body: object, *, missing: bool) -> list[str]:
+    """The location as the user sees it; its last part is not in the body where it is `missing`."""
     if location and location[0] in _SOURCES:
         location = location[1:]
     parts = []
     here = body
     for number, part in enumerate(location):
-        last = number == len(location) - 1
-        if isinstance(here, dict) and part not in here and not last:
+        absent = missing and number == len(location) - 1
+        if isinstance(here, dict) and part not in here and not absent:
             continue  # the tag of a union
         parts.append(str(part))
         here = _below(here, part)
