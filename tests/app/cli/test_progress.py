@@ -51,6 +51,20 @@ def test_what_is_no_search_is_named_in_words(stage: str, said: str) -> None:
     assert headline(job(progress={"stage": stage, "generation": 9})) == said
 
 
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ("lora", "loading base and pool"),
+        ("output", "reading the examples"),
+        ("remote", "reaching the provider"),
+    ],
+)
+def test_what_is_made_ready_depends_on_the_space(space: str, said: str) -> None:
+    loading = {"stage": "loading"}
+    assert headline(job(progress=loading, spec={"space": space})) == said
+    assert headline(job("queued", progress=loading, spec={"space": space})) == "queued"
+
+
 def test_answers_are_counted_while_experts_are_asked() -> None:
     progress = {"stage": "asking", "answers": 30, "planned_answers": 400}
     assert "30/400 answers" in shown(job(progress=progress), terminal=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from rich.console import Console
 from tests.app.cli.server import RESULT
 
 from evomerge.app.cli import result
+from evomerge.app.schemas.result import MetricResult
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +24,20 @@ def printed() -> list[str]:
 def test_a_loss_is_shown_with_interval_difference_and_p(printed: list[str]) -> None:
     assert "winner 1.7840 [1.7000, 1.9000] - -" in printed
     assert "best_expert (relations) 3.2260 - 1.4420 <0.001" in printed
+
+
+def test_a_long_name_takes_a_second_line_and_no_number_is_cut() -> None:
+    metric = json.loads(json.dumps(RESULT["held_out"][0]))
+    best = metric["contenders"][1]
+    best.update(expert="currency-portuguese-api", interval=metric["contenders"][0]["interval"])
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(result.proof(MetricResult.model_validate(metric)))
+    shown = capture.get()
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "best_expert 3.2260 [1.7000, 1.9000] 1.4420 <0.001" in lines
+    assert "(currency-portuguese-api)" in lines
+    assert "…" not in shown
 
 
 def test_a_score_is_shown_as_a_score_and_its_interval_turned_round(

@@ -26,6 +26,8 @@ BESIDE_THE_SEARCH = {
     "saving": "writing the checkpoint",
     "averaging": "averaging",
 }
+# What is made ready, where it is not a base and a pool of weights, by the job's space.
+LOADING = {"output": "reading the examples", "remote": "reaching the provider"}
 # Narrower terminals get the bare numbers, so that there is room for a bar, all on one line.
 WIDE = 100
 
@@ -145,6 +147,9 @@ def headline(job: Json) -> str:
     if searches(job):
         return f"{progress['stage']}, generation {progress['generation']}"
     said = str(job["status"])
+    space = job.get("spec", {}).get("space")
+    if said == "running" and progress.get("stage") == "loading" and space in LOADING:
+        return LOADING[space]
     return BESIDE_THE_SEARCH.get(progress.get("stage"), said) if said == "running" else said
 
 

@@ -40,6 +40,8 @@ def proof(metric: MetricResult) -> RenderableType:
     parts = datasets if len(datasets) > 1 else []
     made = table("", "mean", "95 % interval", "winner ahead", "p", *parts)
     made.title = caption(metric)
+    # Where there is no room for a long name, it breaks; the numbers stay whole.
+    made.columns[0].no_wrap = False
     for contender in metric.contenders:
         made.add_row(
             contender_name(contender),
