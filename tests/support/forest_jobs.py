@@ -19,6 +19,7 @@ from tests.support.corpora import make_corpus
 
 from evomerge.app.db.engine import Database
 from evomerge.app.main import create_app
+from evomerge.app.services.context import Context
 from evomerge.app.settings import Settings
 from evomerge.app.worker.process import work
 
@@ -58,9 +59,16 @@ class Plantation:
     """A service with corpora below its root."""
 
     api: Api
-    settings: Settings
-    database: Database
+    context: Context
     root: Path
+
+    @property
+    def settings(self) -> Settings:
+        return self.context.settings
+
+    @property
+    def database(self) -> Database:
+        return self.context.database
 
     def corpus(self, domain: str, count: int = 40) -> Json:
         """A domain, its documents written."""
@@ -135,8 +143,8 @@ class Plantation:
             stopping.set()
             await task
 
-    async def finish(self, *job_ids: str, workers: int = 1) -> list[Json]:
-        """Let workers in this process run jobs to their end; their results."""
+    async def finish(self, *job_ids: str) -> list[Json]:
+        """Let a worker in this process run jobs to their end; their results."""
         async with self.worker() as task:
             for job_id in job_ids:
                 await self.until(job_id, _ended, task)
@@ -210,4 +218,4 @@ async def plantation(folder: Path, url: str) -> AsyncIterator[Plantation]:
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://test") as http,
     ):
-        yield Plantation(Api(http, root, root), settings, app.state.context.database, root)
+        yield Plantation(Api(http, root, root), app.state.context, root)

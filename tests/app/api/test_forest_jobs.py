@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from tests.app.api.client import Json, error
 from tests.support import jobs
 from tests.support.corpora import make_corpus
@@ -14,8 +16,10 @@ from tests.support.elm_folders import make_elm
 from tests.support.forest_jobs import Plantation, plantation, recipe
 from tests.support.tiny import make_base
 
+from evomerge.app.db.models import Job
 from evomerge.app.schemas.forest_inputs import ForestJobInputs
 from evomerge.app.schemas.forest_specs import ForestJobSpec
+from evomerge.app.services import leftovers
 from evomerge.evaluation.corpus import read_content
 from evomerge.merging.checkpoint.files import read_checkpoint
 
@@ -224,3 +228,20 @@ async def test_the_estimate_knows_what_ran_here(farm: Plantation) -> None:
     assert found["seconds"] > 0
     checkpoint = read_checkpoint(farm.elm_folder(made))
     assert found["parameters"] == sum(entry.size for entry in checkpoint.tensors.values())
+
+
+async def test_what_jobs_kept_goes_once_nobody_can_resume_them(farm: Plantation) -> None:
+    kept, cancelled = [await farm.create(farm.branch_spec(name)) for name in ("a", "b")]
+    for job_id in (kept, cancelled, "fj_gone"):
+        (farm.settings.data_dir / "scratch" / f"{job_id}.1").mkdir(parents=True)
+        await farm.api.post(f"/v1/forest_jobs/{job_id}/pause")
+    await farm.api.post(f"/v1/forest_jobs/{cancelled}/cancel")
+    await leftovers.sweep(farm.context, time.time())
+    assert farm.scratch() == [f"{kept}.1"]
+    # Who fails may be resumed, for a while.
+    async with farm.database.write() as session:
+        await session.execute(update(Job).where(Job.id == kept).values(status="failed"))
+    await leftovers.sweep(farm.context, time.time())
+    assert farm.scratch() == [f"{kept}.1"]
+    await leftovers.sweep(farm.context, time.time() + 2 * leftovers.GRACE_SECONDS)
+    assert farm.scratch() == []

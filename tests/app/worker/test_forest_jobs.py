@@ -247,6 +247,28 @@ def _at(step: int) -> Any:
     return lambda row: row.progress.get("step", 0) >= step
 
 
+async def test_a_worker_taken_for_dead_adds_nothing(
+    farm: Plantation, caplog: pytest.LogCaptureFixture
+) -> None:
+    await farm.run(farm.seed_spec("north"))
+    long = recipe(tokens=150 * BATCH)
+    (straight,) = await farm.finish(await farm.create(farm.branch_spec("east", recipe=long)))
+    job_id = await farm.create(farm.branch_spec("east", recipe=long, elm="again", start="seed"))
+    # Its heart does not beat, so that its lease runs out while it trains.
+    async with farm.worker(beat_seconds=1000.0, lease_seconds=0.1) as task:
+        await farm.until(job_id, _at(5), task)
+        async with farm.worker() as second:
+            await farm.until(job_id, lambda row: row.lease_token > 1, second)
+            await farm.until(job_id, lambda row: row.finished_at is not None, second)
+    assert "was lost to another claim" in caplog.text
+    result = await farm.result(job_id)
+    assert result["checkpoint"] == straight["checkpoint"]
+    elms = [elm["name"] for elm in (await farm.forest())["elms"]]
+    assert elms == ["east", "again"]
+    assert (await farm.job(job_id))["attempts"] == 2
+    assert farm.scratch() == []
+
+
 async def test_workers_end_between_two_steps(farm: Plantation) -> None:
     job_id = await farm.create(farm.seed_spec("north", recipe=recipe(tokens=60 * BATCH)))
     async with farm.worker() as task:
