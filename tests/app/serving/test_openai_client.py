@@ -175,6 +175,31 @@ def test_an_echoed_prompt_is_scored_as_the_evaluator_scores_it(
     assert scored.usage.completion_tokens == 0
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("cut", "echoed", "offsets"),
+    [
+        (0, "naïf né", [0, 1, 2, 2, 3, 4, 5, 6, 6]),
+        (1, "naïf n\ufffd", [0, 1, 2, 2, 3, 4, 5, 6]),
+        # A piece of a character, and the rest of it nowhere: of its own, in the text as in here.
+        (-1, "naïf né\ufffd", [0, 1, 2, 2, 3, 4, 5, 6, 6, 7]),
+    ],
+)
+def test_a_prompt_that_ends_in_a_piece_of_a_character_shifts_no_offset(
+    client: OpenAI, base: BaseModel, cut: int, echoed: str, offsets: list[int], stream: bool
+) -> None:
+    tokens = ids(base, "naïf né")
+    tokens = (*tokens, tokens[-2]) if cut < 0 else tokens[: len(tokens) - cut]
+    wanted = {"model": "merged", "prompt": tokens, "max_tokens": 0, "echo": True, "logprobs": 0}
+    if stream:
+        choice = next(iter(client.completions.create(**wanted, stream=True))).choices[0]
+    else:
+        choice = client.completions.create(**wanted).choices[0]
+    assert choice.text == echoed
+    assert choice.logprobs is not None
+    assert choice.logprobs.text_offset == offsets
+
+
 def test_generated_tokens_get_the_numbers_that_echoing_them_gives(client: OpenAI) -> None:
     said = client.completions.create(
         model="merged", prompt=PROMPTS[0], max_tokens=6, logprobs=3, temperature=0

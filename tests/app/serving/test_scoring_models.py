@@ -17,7 +17,7 @@ from tests.support.outputs import echoed
 from tests.support.served import World, add_merge, running
 
 from evomerge.app.outputs import StoredOutput
-from evomerge.app.serving.answers import Gathered, gather
+from evomerge.app.serving.answers import Gathered, completion_logprobs, gather
 from evomerge.app.serving.errors import BadParameterError, ModelUnavailableError
 from evomerge.app.serving.protocol import Request
 from evomerge.app.serving.scoring import ScoringModel
@@ -46,7 +46,7 @@ async def scored(asker: FakeAsker, *texts: str) -> tuple[list[Gathered], dict[st
 
 
 def mean(answer: Gathered) -> float:
-    known = [one.logprob for one in answer.prompt if one.logprob is not None]
+    known = [one.logprob for one in answer.prompt.tokens if one.logprob is not None]
     return sum(known) / len(known)
 
 
@@ -99,9 +99,11 @@ async def test_experts_of_different_tokenizers_are_refused_by_name() -> None:
 
 
 async def test_pieces_of_characters_take_no_room() -> None:
-    pieces = FakeAsker(cut=lambda name, text: ("a", "\ufffd", "\ufffd", "b"))
-    [answer], _ = await scored(pieces, "aéb")
-    assert [one.offset for one in answer.prompt] == [0, 1, 1, 2]
+    pieces = FakeAsker(cut=lambda name, text: [*text.replace("é", "\ufffd\ufffd")])
+    for text, offsets in (("aéb", [0, 1, 1, 2]), ("abé", [0, 1, 2, 2])):
+        [answer], _ = await scored(pieces, text)
+        told = completion_logprobs(answer.prompt, text, answer.tokens)
+        assert told["text_offset"] == offsets
 
 
 @pytest.fixture(scope="module")

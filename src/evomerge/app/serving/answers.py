@@ -17,7 +17,7 @@ FLOOR = -9999.0
 class Gathered:
     """One whole answer."""
 
-    prompt: tuple[TokenScore, ...] = ()
+    prompt: Scored = field(default_factory=lambda: Scored(()))
     text: str = ""
     tokens: list[TokenScore] = field(default_factory=list)
     finish: str = "length"
@@ -26,8 +26,8 @@ class Gathered:
     def add(self, part: Part) -> None:
         """What was told of it next."""
         match part.told:
-            case Scored(tokens):
-                self.prompt = tokens
+            case Scored():
+                self.prompt = part.told
             case Piece(text, tokens):
                 self.text += text
                 self.tokens += tokens
@@ -56,20 +56,17 @@ def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
     }
 
 
-def completion_logprobs(
-    prompt: Sequence[TokenScore], text: str, tokens: Sequence[TokenScore]
-) -> dict[str, Any]:
+def completion_logprobs(prompt: Scored, text: str, tokens: Sequence[TokenScore]) -> dict[str, Any]:
     """The completions endpoint's shape.
 
     Args:
-        prompt: its tokens, where they are echoed.
+        prompt: as it was read; its tokens, where they are echoed.
         text: of the prompt, where it is echoed; offsets of `tokens` begin behind it.
         tokens: of the answer.
     """
+    scores = [*prompt.tokens, *tokens]
     # A beginning-of-text that the tokenizer adds has letters that the text has not.
-    said = prompt[-1].offset + len(prompt[-1].token.text) if prompt else 0
-    scores = [*prompt, *tokens]
-    offsets = [max(0, one.offset + len(text) - said) for one in prompt]
+    offsets = [max(0, one.offset + len(text) - prompt.characters) for one in prompt.tokens]
     offsets += [one.offset + len(text) for one in tokens]
     return {
         "tokens": [one.token.text for one in scores],

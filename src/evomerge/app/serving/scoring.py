@@ -58,7 +58,7 @@ class ScoringModel:
             self._panel.tell(run.report, self._panel.failed(heard, found.silent))
             answers = [answer for one in heard for answer in one.answers if answer is not None]
             run.prompt_tokens += sum(each.input_tokens for each in answers)
-            yield Part(index, Scored(_token_scores(text, found)))
+            yield Part(index, Scored(_token_scores(text, found), characters=len(text)))
             if one_more:
                 # Clients that ask for one token beside the scores drop what stands last.
                 yield Part(index, Piece("", (TokenScore(TokenText("", b""), None),)))

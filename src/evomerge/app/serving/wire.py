@@ -21,6 +21,8 @@ from evomerge.connectors.local.engine_values import Ended, Piece, Scored
 
 Json = dict[str, Any]
 DONE = "data: [DONE]\n\n"
+# Read of a prompt, where its tokens have gone out already.
+_NOTHING = Scored(())
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,11 @@ class CompletionShape:
         echoed = self._echoed(part.index)
         wanted = self.request.alternatives is not None
         match part.told:
-            case Scored(tokens) if echoed:
-                logprobs = completion_logprobs(tokens, echoed, ()) if wanted else None
+            case Scored() if echoed:
+                logprobs = completion_logprobs(part.told, echoed, ()) if wanted else None
                 return [_choice(part.index, logprobs, None, text=echoed)]
             case Piece(text, tokens):
-                logprobs = completion_logprobs((), echoed, tokens) if wanted else None
+                logprobs = completion_logprobs(_NOTHING, echoed, tokens) if wanted else None
                 return [_choice(part.index, logprobs, None, text=text)]
             case Ended(finish):
                 return [_choice(part.index, None, finish, text="")]

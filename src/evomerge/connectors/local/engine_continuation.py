@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -81,11 +82,11 @@ class Continuation:
             likely: of its tokens but the first; None where they are not wanted.
             weights: after it.
         """
-        tokens = () if likely is None else self._prompt_scores(likely)
+        tokens, characters = ((), 0) if likely is None else self._prompt_scores(likely)
         if any(math.isnan(score.logprob or 0.0) for score in tokens):
             self.fail(EngineFailedError(_BROKEN))
             return
-        self._tell(Scored(tokens, weights))
+        self._tell(Scored(tokens, weights, characters))
         if self.ask.max_tokens == 0:
             self._end("length", None, weights)
 
@@ -135,8 +136,8 @@ class Continuation:
         # The very last characters may have completed a stop.
         self._tell(Ended("stop" if self._answer.stopped else finish, self._count, weights))
 
-    def _prompt_scores(self, likely: Sequence[Likely]) -> tuple[TokenScore, ...]:
-        """The first token has nothing before it."""
+    def _prompt_scores(self, likely: Sequence[Likely]) -> tuple[tuple[TokenScore, ...], int]:
+        """With how many characters they are. The first token has nothing before it."""
         prompt = self.ask.prompt
         scores = [TokenScore(self._speller.token(prompt[0]), None)]
         scores += map(self._score, prompt[1:], likely)
@@ -148,17 +149,15 @@ class Continuation:
         return TokenScore(spelt(token), likely.logprob, others)
 
 
-def _placed(scores: Sequence[TokenScore]) -> tuple[TokenScore, ...]:
-    """The scores with their offsets; parts of a character count with its last part."""
+def _placed(scores: Sequence[TokenScore]) -> tuple[tuple[TokenScore, ...], int]:
+    """The scores with their offsets, and how many characters they are.
+
+    Parts of a character count with its last part; what is no part of any, as U+FFFD.
+    """
     placed = []
-    data = b""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     offset = 0
     for score in scores:
         placed.append(replace(score, offset=offset))
-        data += score.token.data
-        try:
-            offset += len(data.decode())
-        except UnicodeDecodeError:
-            continue
-        data = b""
-    return tuple(placed)
+        offset += len(decoder.decode(score.token.data))
+    return tuple(placed), offset + len(decoder.decode(b"", final=True))

@@ -118,10 +118,14 @@ class TokenScore:
 
 @dataclass(frozen=True)
 class Scored:
-    """The prompt was read; its tokens, where `echo` was asked for, and the weights after it."""
+    """The prompt was read; its tokens, where `echo` was asked for, and the weights after it.
+
+    `characters` are those of the tokens' text, what the tokenizer adds to the prompt's included.
+    """
 
     tokens: tuple[TokenScore, ...]
     weights: Weights = ()
+    characters: int = 0
 
 
 @dataclass(frozen=True)
