@@ -22,7 +22,8 @@ class ContenderResult(Resource):
     name: str = Field(
         description="winner, base, best_expert or uniform. Over a forest base is its seed, and "
         "there are more: argmax, the ELM that the posterior finds likeliest; posterior, the "
-        "average of all by the posterior; btm_ensemble, what they say together, mixed token by "
+        "average of all by the posterior (in the output space, their mixture with these fixed "
+        "weights); btm_ensemble, what they say together, mixed token by "
         "token (for cross_entropy and choice_accuracy). The posterior is estimated on the "
         "search's rows alone."
     )
@@ -107,7 +108,10 @@ class JobResult(Resource):
         description="The budget that ended the search, or left out examples that nobody could be "
         "asked about any more; null when it ran its course."
     )
-    usage: dict[str, UsageResult] = Field(description="Of the search and of the proof.")
+    usage: dict[str, UsageResult] = Field(
+        description="Of the search and of the proof; and, where candidates are mixtures of a "
+        "forest's ELMs, `reading`: what the last attempt let the models read before its search."
+    )
     calls: dict[str, CallsResult] = Field(
         default_factory=dict,
         description="Spent on calls to APIs, by base URL and model. What was known already cost "

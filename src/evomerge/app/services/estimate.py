@@ -23,7 +23,8 @@ from evomerge.evaluation import EvaluationError
 _LOCAL = ("lora", "checkpoint")
 # Winner, base, best expert and uniform average, each scored once on held-out data.
 _CONTENDERS = 4
-# Over a forest, also the average by the posterior and that of its largest.
+# Over a forest, also the average by the posterior and that of its largest; the ensemble of all
+# reads with every ELM.
 _AVERAGES = 2
 
 
@@ -38,7 +39,7 @@ async def estimate(context: Context, spec: MergeJobSpec) -> Estimate:
     async with context.database.read() as session:
         inputs = await resolve(session, spec, context.settings.max_pool_experts)
     data = await asyncio.to_thread(_data, spec, inputs)
-    if spec.space in _LOCAL:
+    if spec.space in _LOCAL or inputs.seed is not None:
         return await _local(context, spec, inputs, data)
     sizes = _sizes(spec, inputs, data)
     if spec.remote is not None:
@@ -64,12 +65,7 @@ async def _local(context: Context, spec: MergeJobSpec, inputs: JobInputs, data: 
             pace = await jobs.throughput(session, "pool_id", inputs.pool_id)
     sizes = _sizes(spec, inputs, data)
     search, proof, exact = await asyncio.to_thread(_count, context, spec, inputs, data)
-    if inputs.seed is not None:
-        # To know the posterior, each ELM reads some of the search's rows.
-        proof += len(inputs.experts) * search
-    total = sizes["evaluations"] * search + proof
-    if spec.budget.tokens is not None:
-        total = min(total, spec.budget.tokens + proof)
+    total = _total(spec, inputs, sizes["evaluations"], search, proof)
     seconds = None if pace is None else total / pace
     if seconds is not None and spec.budget.seconds is not None:
         seconds = min(seconds, spec.budget.seconds)
@@ -83,6 +79,20 @@ async def _local(context: Context, spec: MergeJobSpec, inputs: JobInputs, data: 
         seconds=seconds,
         seconds_reason=reason,
     )
+
+
+def _total(spec: MergeJobSpec, inputs: JobInputs, evaluations: int, search: int, proof: int) -> int:
+    """Tokens that models read, at most."""
+    models = len(inputs.experts)
+    if spec.space == "output":
+        # The seed and the ELMs read everything once, and candidates nothing.
+        return (1 + models) * (search + proof)
+    proof *= _CONTENDERS if inputs.seed is None else _CONTENDERS + _AVERAGES + models
+    if inputs.seed is not None:
+        # To know the posterior, each ELM reads some of the search's rows.
+        proof += models * search
+    total = evaluations * search + proof
+    return total if spec.budget.tokens is None else min(total, spec.budget.tokens + proof)
 
 
 def _sizes(spec: MergeJobSpec, inputs: JobInputs, data: Data) -> dict[str, int]:
@@ -111,16 +121,11 @@ def _data(spec: MergeJobSpec, inputs: JobInputs) -> Data:
 def _count(
     context: Context, spec: MergeJobSpec, inputs: JobInputs, data: Data
 ) -> tuple[int, int, bool]:
-    """Tokens of one evaluation, tokens of the proof, whether they are exact."""
+    """Tokens of one evaluation, tokens of one contender's proof, whether they are exact."""
     objective = spec.objective
-    if inputs.seed is None:
-        folder, contenders = context.bases.folder(inputs.base_name), _CONTENDERS
-    else:
-        folder = inputs.seed.path
-        # The ensemble reads with every ELM.
-        contenders = _CONTENDERS + _AVERAGES + len(inputs.experts)
+    folder = context.bases.folder(inputs.base_name) if inputs.seed is None else inputs.seed.path
     exact = tokens.counted(folder, objective)
     count = exact or tokens.guessed(objective)
     search = tokens.total(data.search.examples, [objective.metric], count)
     proof = tokens.total(data.held_out.examples, metrics(spec), count)
-    return search, proof * contenders, exact is not None
+    return search, proof, exact is not None

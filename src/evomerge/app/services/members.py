@@ -15,6 +15,7 @@ from evomerge.app.errors import InvalidRequestError
 from evomerge.app.schemas.inputs import ExpertInput, SeedInput
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.services.references import find_experts
+from evomerge.merging.checkpoint.files import CONFIG_FILE
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ async def find_members(session: AsyncSession, spec: MergeJobSpec) -> Members:
     elms = await forests.elms(session, forest.id)
     if not elms:
         raise InvalidRequestError(f"pool: forest {forest.name!r} has no ELM yet", param="pool")
+    if not (Path(forest.seed_path) / CONFIG_FILE).is_file():
+        raise InvalidRequestError(
+            f"pool: the seed of forest {forest.name!r} is no longer where it was", param="pool"
+        )
     seed = SeedInput(forest=forest.name, path=Path(forest.seed_path), content_hash=forest.seed_hash)
     return Members([_elm(row) for row in elms], forest.id, seed=seed)
 

@@ -11,13 +11,14 @@ from evomerge.app.schemas.inputs import ExpertInput
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.connectors.output.errors import ExpertUnableError, TaskSettingError
 from evomerge.connectors.output.task import Task, check
+from evomerge.evaluation.metrics import CROSS_ENTROPY
 from evomerge.merging.output.errors import FusionMetricError
 from evomerge.merging.output.fusion import fusion_kind
 
 _KINDS = {
     "lora": ("lora",),
     "checkpoint": ("elm",),
-    "output": ("api",),
+    "output": ("api", "elm"),
     "remote": ("lora", "remote"),
 }
 
@@ -54,11 +55,32 @@ def _check_output(
                 f"it as {tasks[0].kind}; one job in the output space takes one kind",
                 param=where,
             )
+    if experts[0].kind == "elm":
+        _check_mixture(tasks[0], experts)
+        return
     for expert in experts:
         try:
             check(expert.known.expert, tasks[0])
         except ExpertUnableError as error:
             raise InvalidRequestError(f"experts: {error}", param="experts") from error
+
+
+def _check_mixture(task: Task, experts: Sequence[ExpertInput]) -> None:
+    """ELMs are mixed token by token, and a mixture needs two."""
+    if task.kind != "scored_text":
+        metric, where = "objective.metric", "objective.datasets.0.dataset"
+        param = where if task.metric == CROSS_ENTROPY else metric
+        raise InvalidRequestError(
+            f"{param}: rows are fused as {task.kind} under {task.metric!r}; ELMs of a forest are "
+            f"mixed token by token, which takes rows of text or completions under "
+            f"{CROSS_ENTROPY!r}",
+            param=param,
+        )
+    if len(experts) < 2:
+        raise InvalidRequestError(
+            f"pool: the forest has one ELM, {experts[0].name!r}; a mixture takes two at least",
+            param="pool",
+        )
 
 
 def _task(spec: MergeJobSpec, number: int, dataset: Dataset) -> Task:

@@ -1,4 +1,4 @@
-"""A forest's ELMs that answer together in this process."""
+"""ELMs that answer together in this process: those of a forest, or of a merge of one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
 from evomerge.app.db.models import Forest, ForestElm
 from evomerge.app.ensembles import Ensemble
+from evomerge.app.mixtures import StoredMixture
 from evomerge.app.serving.engines import needs_torch, new_engine
 from evomerge.app.serving.errors import ModelNotReadyError, ModelUnavailableError
 from evomerge.app.serving.local import ChatForm, LocalModel
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Forests whose ELMs stay in memory; the one that was called longest ago goes first.
+# Forests, and merges of them, whose ELMs stay in memory; the one that was called longest ago goes
+# first.
 _FORESTS = 4
+# Name, folder and content hash of an ELM.
+_Member: TypeAlias = tuple[str, Path, str]
 
 
 class ForestModel(LocalModel):
@@ -79,20 +83,107 @@ class ForestModel(LocalModel):
         return dict(zip(self._names, weights, strict=True))
 
 
+class MixtureModel(LocalModel):
+    """A `ServedModel` over ELMs of fixed weights; it tells them.
+
+    Args:
+        engine, prompter, form: see `LocalModel`.
+        about: the report of every answer.
+    """
+
+    def __init__(
+        self, engine: Engine, prompter: Prompter, form: ChatForm, about: Mapping[str, Any]
+    ) -> None:
+        super().__init__(engine, prompter, None, form)
+        self._about = about
+
+    async def start(self, request: Request) -> Run:
+        """See `ServedModel.start`."""
+        run = await super().start(request)
+        run.report.update(self._about)
+        return run
+
+
+class _Grove(Protocol):
+    """ELMs, and how they speak together. Equal ones answer alike."""
+
+    @property
+    def key(self) -> str:
+        """Of which one is kept."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What errors call it."""
+        ...
+
+    @property
+    def members(self) -> tuple[_Member, ...]: ...
+
+    def mixing(self) -> Mixing:
+        """How they speak, in the order of the members."""
+        ...
+
+    def model(self, engine: Engine, prompter: Prompter, mixing: Mixing) -> LocalModel:
+        """What answers, over an engine of those that run."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Forest:
+    """A forest as its rows stand."""
+
+    key: str
+    title: str = field(compare=False)
+    members: tuple[_Member, ...]
+    ensemble: Ensemble
+
+    def mixing(self) -> Mixing:
+        return mixing_of(self.ensemble, [name for name, *_ in self.members])
+
+    def model(self, engine: Engine, prompter: Prompter, mixing: Mixing) -> LocalModel:
+        names = [self.members[place][0] for place in mixing.running]
+        about = _about(self.key, self.ensemble, names, mixing)
+        return ForestModel(engine, prompter, ChatForm(), about, names)
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """A finished merge of a forest's ELMs."""
+
+    key: str
+    title: str
+    members: tuple[_Member, ...]
+    stored: StoredMixture
+    form: ChatForm
+
+    def mixing(self) -> Mixing:
+        from evomerge.connectors.local.forest.ensemble import Mixing
+        from evomerge.merging.forest.prior import Prior
+
+        weights = np.array([voice.weight for voice in self.stored.voices])
+        return Mixing(Prior.cached(weights), fixed=True)
+
+    def model(self, engine: Engine, prompter: Prompter, mixing: Mixing) -> LocalModel:
+        weights = {voice.name: voice.weight for voice in self.stored.voices}
+        about = {"space": "output", "kind": "mixture", "weights": weights}
+        return MixtureModel(engine, prompter, self.form, about)
+
+
 @dataclass(frozen=True)
 class _Grown:
-    """A forest in memory.
+    """A grove in memory.
 
     Attributes:
+        grove: what it is.
         elms: all of them, those that run loaded.
-        ensemble: how they speak together.
         model: what answers.
     """
 
+    grove: _Grove
     elms: Elms
-    ensemble: Ensemble
     engine: Engine
-    model: ForestModel
+    model: LocalModel
 
 
 class Forests:
@@ -103,7 +194,7 @@ class Forests:
         self._loading = asyncio.Lock()
         self._grown: OrderedDict[str, _Grown] = OrderedDict()
 
-    async def model(self, forest: Forest, elms: Sequence[ForestElm]) -> ForestModel:
+    async def model(self, forest: Forest, elms: Sequence[ForestElm]) -> LocalModel:
         """The ensemble of a forest's ELMs as its settings stand now.
 
         Where ELMs or settings have changed, what is under way ends as it began, and ELMs that
@@ -116,18 +207,28 @@ class Forests:
         """
         if not elms:
             raise ModelNotReadyError(f"forest {forest.name!r} has no ELM yet", param="model")
-        async with self._loading:
-            known = self._grown.get(forest.id)
-            if known is None or not _stands(known, forest, elms):
-                with needs_torch():
-                    fresh = await asyncio.to_thread(self._grow, forest, elms, known)
-                if known is not None:
-                    known.engine.retire()
-                self._grown[forest.id] = fresh
-            self._grown.move_to_end(forest.id)
-            while len(self._grown) > _FORESTS:
-                self._grown.popitem(last=False)[1].engine.retire()
-            return self._grown[forest.id].model
+        members = tuple((row.name, Path(row.path), row.content_hash) for row in elms)
+        title = f"forest {forest.name!r}"
+        return await self._get(_Forest(forest.id, title, members, Ensemble.of(forest.ensemble)))
+
+    async def mixture(
+        self, job_id: str, stored: StoredMixture, folders: Mapping[str, Path], form: ChatForm
+    ) -> LocalModel:
+        """The merge of a forest's ELMs that a job made.
+
+        Args:
+            folders: of checkpoints, by content hash.
+            form: how chats are put to it.
+
+        Raises:
+            ModelUnavailableError: an ELM cannot be read, or has changed.
+            NotPossibleError: torch is not installed.
+            KeyError: a folder is not known.
+        """
+        members = tuple(
+            (voice.name, folders[voice.content_hash], voice.content_hash) for voice in stored.voices
+        )
+        return await self._get(_Mixture(job_id, f"job {job_id}", members, stored, form))
 
     async def close(self) -> None:
         """End every engine; what is under way fails."""
@@ -135,35 +236,46 @@ class Forests:
             await asyncio.to_thread(grown.engine.close)
         self._grown.clear()
 
-    def _grow(self, forest: Forest, rows: Sequence[ForestElm], known: _Grown | None) -> _Grown:
+    async def _get(self, grove: _Grove) -> LocalModel:
+        async with self._loading:
+            known = self._grown.get(grove.key)
+            if known is None or known.grove != grove or known.engine.closed:
+                with needs_torch():
+                    fresh = await asyncio.to_thread(self._grow, grove, known)
+                if known is not None:
+                    known.engine.retire()
+                self._grown[grove.key] = fresh
+            self._grown.move_to_end(grove.key)
+            while len(self._grown) > _FORESTS:
+                self._grown.popitem(last=False)[1].engine.retire()
+            return self._grown[grove.key].model
+
+    def _grow(self, grove: _Grove, known: _Grown | None) -> _Grown:
         # Here, not above: the service must do without torch until a model is called.
         from evomerge.connectors.local.engine_prompts import Prompter
-        from evomerge.connectors.local.forest.elms import Elms
+        from evomerge.connectors.local.forest.elms import Elm, Elms
         from evomerge.connectors.local.forest.generation import EnsembleModel
 
         settings = self._settings
-        ensemble = Ensemble.of(forest.ensemble)
         try:
             elms = Elms(
-                _elms(rows),
+                [Elm(*member) for member in grove.members],
                 device=settings.device,
                 dtype=settings.dtype,
                 threads=settings.threads,
             )
             if known is not None:
                 elms.take_over(known.elms)
-            mixing = mixing_of(ensemble, elms.names)
+            mixing = grove.mixing()
             model = EnsembleModel(elms.models(mixing.running), mixing)
         except (LocalModelError, ForestError, OSError) as error:
-            logger.error("forest %s: %s", forest.id, error)
+            logger.error("%s: %s", grove.key, error)
             raise ModelUnavailableError(
-                f"the ELMs of forest {forest.name!r} cannot be loaded; see the log", param="model"
+                f"the ELMs of {grove.title} cannot be loaded; see the log", param="model"
             ) from error
-        names = [elms.names[place] for place in mixing.running]
-        engine = new_engine(model, settings, caches=len(names))
-        about = _about(forest, ensemble, names, mixing)
-        answers = ForestModel(engine, Prompter(model.models[0]), ChatForm(), about, names)
-        return _Grown(elms, ensemble, engine, answers)
+        engine = new_engine(model, settings, caches=len(model.models))
+        answers = grove.model(engine, Prompter(model.models[0]), mixing)
+        return _Grown(grove, elms, engine, answers)
 
 
 def mixing_of(ensemble: Ensemble, names: Sequence[str]) -> Mixing:
@@ -179,24 +291,12 @@ def mixing_of(ensemble: Ensemble, names: Sequence[str]) -> Mixing:
     return Mixing(prior, ensemble.history, ensemble.top_k, ensemble.top_k_kind)
 
 
-def _elms(rows: Sequence[ForestElm]) -> list[Any]:
-    from evomerge.connectors.local.forest.elms import Elm
-
-    return [Elm(row.name, Path(row.path), row.content_hash) for row in rows]
-
-
-def _stands(known: _Grown, forest: Forest, rows: Sequence[ForestElm]) -> bool:
-    """Whether a forest in memory is what its rows say, and answers."""
-    same = known.elms.elms == tuple(_elms(rows)) and known.ensemble == Ensemble.of(forest.ensemble)
-    return same and not known.engine.closed
-
-
 def _about(
-    forest: Forest, ensemble: Ensemble, names: Sequence[str], mixing: Mixing
+    forest_id: str, ensemble: Ensemble, names: Sequence[str], mixing: Mixing
 ) -> dict[str, Any]:
     return {
         "kind": "forest",
-        "forest_id": forest.id,
+        "forest_id": forest_id,
         "elms": list(names),
         "history": ensemble.history,
         "prior_mode": ensemble.mode,

@@ -12,6 +12,7 @@ from evomerge.app.db.models import Expert, Forest, ForestElm, Job
 from evomerge.app.db.repositories import forests, models
 from evomerge.app.db.repositories.lookup import find, newest
 from evomerge.app.errors import NotPossibleError
+from evomerge.app.mixtures import StoredMixture
 from evomerge.app.outputs import StoredOutput
 from evomerge.app.schemas.inputs import JobInputs
 from evomerge.app.schemas.spec import MergeJobSpec
@@ -167,12 +168,30 @@ class Models:
 
     async def _output(self, job: Job, spec: MergeJobSpec, inputs: JobInputs) -> ServedModel:
         folder = folder_of(self._context.settings.data_dir, job.id)
+        if inputs.seed is not None:
+            return await self._mixture(job, folder, inputs, await _form(spec, inputs))
         try:
             stored = await asyncio.to_thread(StoredOutput.read, folder)
         except (OSError, ValueError, KeyError) as error:
             raise _unreadable(job, error) from error
         model = ScoringModel if stored.merge.kind == "scored_text" else OutputModel
         return model(stored, self._context.connectors)
+
+    async def _mixture(
+        self, job: Job, folder: Path, inputs: JobInputs, form: ChatForm
+    ) -> ServedModel:
+        try:
+            stored = await asyncio.to_thread(StoredMixture.read, folder)
+            return await self._forests.mixture(job.id, stored, _folders(inputs), form)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _unreadable(job, error) from error
+
+
+def _folders(inputs: JobInputs) -> dict[str, Path]:
+    """Where the seed and the ELMs of a job are, by content hash."""
+    hashes = (expert.content_hash for expert in inputs.experts)
+    found = dict(zip(hashes, inputs.folders, strict=True))
+    return found if inputs.seed is None else found | {inputs.seed.content_hash: inputs.seed.path}
 
 
 async def _form(spec: MergeJobSpec, inputs: JobInputs) -> ChatForm:

@@ -12,6 +12,7 @@ from evomerge.app.schemas.inputs import JobInputs
 from evomerge.app.schemas.spec import MergeJobSpec, Metric
 from evomerge.app.settings import Settings
 from evomerge.app.worker.lora_bench import DTYPES
+from evomerge.app.worker.posterior import rounded, sample
 from evomerge.app.worker.workbench import Baseline
 from evomerge.connectors.base import Evaluator, Scores
 from evomerge.connectors.local.checkpoint_ensemble import ElmReader, EnsembleEvaluator
@@ -24,12 +25,7 @@ from evomerge.merging.checkpoint.lineage import Lineage, merged_lineage, read_li
 from evomerge.merging.checkpoint.space import Rounding
 from evomerge.merging.checkpoint.writing import write_into
 from evomerge.merging.forest.averages import argmax
-from evomerge.merging.forest.prior import LIMIT
 from evomerge.optimizers import Candidate, FloatArray
-
-# Starts of a search are rounded, so that a machine which computes the posterior a hair
-# differently still begins, and so repeats, the same search.
-_DECIMALS = 3
 
 
 class CheckpointBench:
@@ -71,7 +67,7 @@ class CheckpointBench:
 
     def starts(self) -> Sequence[FloatArray]:
         """The posterior, which is the strongest average that needs no search."""
-        return (np.round(self._posterior, _DECIMALS),)
+        return (rounded(self._posterior),)
 
     def check(self, metric: Metric, examples: Sequence[Example]) -> None:
         self._evaluator(metric, None).check(examples)
@@ -118,8 +114,8 @@ class CheckpointBench:
 
     def _rows(self, examples: Sequence[Example]) -> list[Row]:
         """What the posterior is estimated on: rows of all datasets, in an order of the seed's."""
-        order = np.random.default_rng(self._spec.seed).permutation(len(examples))[:LIMIT]
-        return self._scorer("cross_entropy").rows([examples[place] for place in order])
+        places = sample(len(examples), self._spec.seed)
+        return self._scorer("cross_entropy").rows([examples[place] for place in places])
 
     def _ensemble(self, metric: Metric) -> Evaluator:
         return EnsembleEvaluator(self._reader, self._posterior, self._scorer(metric), metric)

@@ -68,7 +68,7 @@ class CheckpointBenches:
         from evomerge.connectors.local.merged_weights import MergedWeights
         from evomerge.merging.checkpoint.space import CheckpointSpace
 
-        _check_unchanged(inputs, seed)
+        check_unchanged(inputs, seed)
         start = read_checkpoint(seed.path, seed.forest)
         elms = [
             read_checkpoint(folder, expert.name)
@@ -84,7 +84,7 @@ class CheckpointBenches:
         return MergedWeights(base, CheckpointSpace(start, elms, spec.layer_groups))
 
 
-def _check_unchanged(inputs: JobInputs, seed: SeedInput) -> None:
+def check_unchanged(inputs: JobInputs, seed: SeedInput) -> None:
     """Read every byte of the seed and the ELMs.
 
     Raises:

@@ -67,6 +67,8 @@ def _head(spec: MergeJobSpec, inputs: JobInputs) -> list[str]:
 def _what(spec: MergeJobSpec, inputs: JobInputs) -> str:
     if spec.space == "lora":
         return f"A LoRA adapter for {inputs.base}"
+    if inputs.seed is not None and spec.space == "output":
+        return f"A mixture, token by token, of the ELMs of forest {inputs.seed.forest}"
     if inputs.seed is not None:
         return f"A checkpoint made of the seed of forest {inputs.seed.forest} and its ELMs"
     if spec.space == "output":

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -137,12 +138,30 @@ class OutputBench:
         return side.fusion.fit(alpha, beta, self._task.metric, side.weights)
 
 
+class Losses(Protocol):
+    """What candidates lose, from what is there already."""
+
+    def losses(
+        self, metric: Metric, candidates: Sequence[Candidate], examples: Sequence[Example]
+    ) -> tuple[FloatArray, FloatArray]:
+        """(candidates, examples) losses and (examples,) weights."""
+        ...
+
+
+class Stored(Protocol):
+    """What a merge leaves on the disk."""
+
+    def write(self, folder: Path) -> None:
+        """See `StoredModel.write`."""
+        ...
+
+
 class FusedEvaluator:
     """Scores candidates from answers that are there already."""
 
     def __init__(
         self,
-        bench: OutputBench,
+        bench: Losses,
         metric: Metric,
         meant: Callable[[Candidate], Candidate] = lambda candidate: candidate,
     ) -> None:
@@ -163,9 +182,9 @@ class FusedEvaluator:
 class StoredMerge:
     """A `StoredModel`: nothing is rounded, so it is the candidate itself."""
 
-    bench: OutputBench
+    bench: Losses
     candidate: Candidate
-    stored: StoredOutput
+    stored: Stored
 
     @property
     def rank(self) -> None:

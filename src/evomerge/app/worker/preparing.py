@@ -14,10 +14,12 @@ from evomerge.app.worker.benches import LoraBenches
 from evomerge.app.worker.checkpoint_benches import CheckpointBenches
 from evomerge.app.worker.gathering import Gathering
 from evomerge.app.worker.inputs import Data, metrics
+from evomerge.app.worker.mixture_benches import MixtureBenches
 from evomerge.app.worker.order import Desk, Order
 from evomerge.app.worker.output_bench import OutputBench
 from evomerge.app.worker.remote_bench import RemoteBench
 from evomerge.app.worker.remote_places import Places
+from evomerge.app.worker.teller import Teller
 from evomerge.app.worker.till import Till
 from evomerge.app.worker.workbench import Prepared
 from evomerge.connectors.expert import Price
@@ -49,6 +51,8 @@ class Preparer:
             StoppedError: a stop was asked for.
             LeaseLostError: another worker has the job.
         """
+        if order.spec.space == "output" and order.inputs.seed is not None:
+            return await self._mixture(order, data, desk)
         if order.spec.space == "output":
             return await self._answers(order, data, desk)
         if order.spec.remote is not None:
@@ -57,6 +61,18 @@ class Preparer:
             return await asyncio.to_thread(self.checkpoint.prepare, order.spec, order.inputs, data)
         bench = await asyncio.to_thread(self.lora.bench, order.spec, order.inputs)
         return Prepared(bench, data)
+
+    async def _mixture(self, order: Order, data: Data, desk: Desk) -> Prepared:
+        teller = Teller(desk, self.settings.beat_seconds)
+        benches = MixtureBenches(self.settings)
+        ready = await asyncio.to_thread(benches.prepare, order, data, teller)
+        read = 0 if ready.reading is None else ready.reading.tokens
+        desk.ledger.note(
+            f"The seed and {len(order.inputs.experts)} ELMs have read every example: {read} tokens "
+            "that were not known before.",
+            tokens=read,
+        )
+        return ready
 
     async def _answers(self, order: Order, data: Data, desk: Desk) -> Prepared:
         known = [one.known for one in order.inputs.experts]

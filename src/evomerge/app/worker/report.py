@@ -57,14 +57,7 @@ def result(
         held_out_examples=len(ready.data.held_out.examples),
         unproven=unproven,
         ended_by=found.ended_by or ready.ended_by,
-        usage={
-            "search": UsageResult(
-                evaluations=found.evaluations, tokens=found.tokens, seconds=found.seconds
-            ),
-            "held_out": UsageResult(
-                evaluations=proof.evaluations, tokens=proof.tokens, seconds=proof.seconds
-            ),
-        },
+        usage=_usage(found, proof, ready),
         calls={model: CallsResult(**asdict(cost)) for model, cost in ready.calls.items()},
         seconds=seconds,
         seed=spec.seed,
@@ -89,6 +82,21 @@ def manifest(
         **({} if inputs.seed is None else {"forest": inputs.seed.forest}),
         **outcome.model_dump(mode="json", exclude=_VOLATILE),
     }
+
+
+def _usage(found: Found, proof: Proof, ready: Prepared) -> dict[str, UsageResult]:
+    used = {
+        "search": UsageResult(
+            evaluations=found.evaluations, tokens=found.tokens, seconds=found.seconds
+        ),
+        "held_out": UsageResult(
+            evaluations=proof.evaluations, tokens=proof.tokens, seconds=proof.seconds
+        ),
+    }
+    read = ready.reading
+    if read is not None:
+        used["reading"] = UsageResult(evaluations=0, tokens=read.tokens, seconds=read.seconds)
+    return used
 
 
 def _winner(found: Found, names: Sequence[str]) -> WinnerResult:

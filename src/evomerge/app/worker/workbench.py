@@ -11,7 +11,7 @@ from evomerge.app.db.repositories.calls import Cost
 from evomerge.app.schemas.spec import Metric
 from evomerge.app.worker.inputs import Data
 from evomerge.app.worker.order import Desk, Order
-from evomerge.connectors.base import Evaluator
+from evomerge.connectors.base import Evaluator, Usage
 from evomerge.evaluation import Example
 from evomerge.optimizers import Candidate, FloatArray
 
@@ -96,6 +96,8 @@ class Prepared:
         ended_by: the budget that left part of the data out; None where it is whole.
         calls: what was spent on calls to APIs, over all attempts, by model.
         baselines: by name, beside those that every job has.
+        reading: what this attempt has spent on reading before the search; None where models read
+            as they are scored.
     """
 
     bench: Workbench
@@ -103,6 +105,7 @@ class Prepared:
     ended_by: str | None = None
     calls: Mapping[str, Cost] = field(default_factory=dict)
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    reading: Usage | None = None
 
 
 # Makes a job's pool ready; slow.

@@ -115,7 +115,7 @@ def test_another_elm_or_window_is_another_entry(
 def test_what_was_read_before_a_stop_is_kept(
     elms: list[BaseModel], counted: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_probs, "_KEPT_AT_ONCE", 1)
+    monkeypatch.setattr(log_probs, "KEPT_AT_ONCE", 1)
     cache = LogProbCache(tmp_path)
     rows = block_rows([[n] * 120 for n in range(4)])
     asked = iter([False, False, True])

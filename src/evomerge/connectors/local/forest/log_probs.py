@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import numpy as np
+import torch
 
 from evomerge.connectors.local.base_model import BaseModel
 from evomerge.connectors.local.errors import EmptyAnswerError, ScoringCancelledError
@@ -26,7 +27,7 @@ from evomerge.evaluation.objective import FloatArray
 
 # Scored tokens that are written into a cache at once; as many are lost at most where a run is
 # killed.
-_KEPT_AT_ONCE = 65_536
+KEPT_AT_ONCE = 65_536
 
 
 def text_rows(base: BaseModel, texts: Sequence[str]) -> list[Row]:
@@ -94,7 +95,7 @@ def token_log_probs(
     for place, log_probs in _read(base, list(missing.values()), window, batch_tokens, stopped):
         fresh[unread[place]] = log_probs
         held += len(log_probs)
-        if cache is not None and held >= _KEPT_AT_ONCE:
+        if cache is not None and held >= KEPT_AT_ONCE:
             cache.put(owner, fresh)
             found |= fresh
             fresh, held = {}, 0
@@ -112,7 +113,12 @@ def row_key(row: Row, window: int) -> str:
 
 def cache_owner(base: BaseModel) -> str:
     """Under what an ELM's log-probabilities are cached: its content and its precision."""
-    return f"{base.content_hash}-{str(base.dtype).removeprefix('torch.')}"
+    return owner_of(base.content_hash, base.dtype)
+
+
+def owner_of(content_hash: str, dtype: torch.dtype) -> str:
+    """The same of an ELM that need not be loaded."""
+    return f"{content_hash}-{str(dtype).removeprefix('torch.')}"
 
 
 def windows(row: Row, window: int) -> list[Row]:
