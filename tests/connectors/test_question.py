@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.connectors.question import (
+    ANSWER_FORM,
     Answer,
     Completion,
     Endpoint,
@@ -52,13 +53,14 @@ QUESTION = Question(Endpoint("openai", "https://a/v1", "m"), (Message("user", "w
 def test_a_key_is_the_hash_of_all_but_the_credential(question: Question) -> None:
     content = asdict(question)
     del content["endpoint"]["credential"]
+    content["form"] = ANSWER_FORM
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     assert question.key == sha256(canonical.encode()).hexdigest()
 
 
 def test_a_key_stays_what_it_was() -> None:
     """Answers that are stored already are found by it."""
-    assert QUESTION.key == "3a3d92d044549ebcca972f1e922d6f8a5bca624d9795c1fe4995635336ede31a"
+    assert QUESTION.key == "79654b46faf4a49abbcbb4bd655b5e1affc44a37d89c7e53e2cab10008356128"
 
 
 @pytest.mark.parametrize(
@@ -87,10 +89,14 @@ def test_an_answer_is_stored_whole(answer: Answer) -> None:
 
 
 def test_an_answer_is_stored_in_a_form_that_stays() -> None:
-    """Answers that are stored already are read by it: of tokens, a list for each part."""
+    """Answers that are stored already are read by it: of tokens, a list for each part.
+
+    Whoever changes it raises `ANSWER_FORM`.
+    """
     tokens = (Token("It", -0.5, (("It", -0.5), ("A", -1.5))), Token(" is", None))
     answer = Answer((Completion("It is", "stop", tokens),), 20, 2)
 
+    assert ANSWER_FORM == 2
     assert json.loads(json.dumps(answer.to_json())) == {
         "completions": [
             {

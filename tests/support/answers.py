@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,7 @@ from sqlalchemy import insert, select
 from evomerge.app.db.engine import Database, epoch
 from evomerge.app.db.models import Call, Job, StoredAnswer
 from evomerge.app.db.repositories import queue
+from evomerge.app.db.repositories.answers import Outcome
 from evomerge.app.db.repositories.queue import Lease
 from evomerge.app.schemas.spec import Budget
 from evomerge.app.worker.answer_book import AnswerBook
@@ -146,3 +147,18 @@ async def all_calls(database: Database, job_id: str = "mj_1") -> list[Call]:
 async def all_answers(database: Database) -> dict[str, StoredAnswer]:
     async with database.read() as session:
         return {row.key: row for row in await session.scalars(select(StoredAnswer))}
+
+
+async def ask_all(
+    book: AnswerBook, numbers: Sequence[int], concurrency: int = 8
+) -> dict[int, Outcome]:
+    asked = [(question(number), EXPERT) for number in numbers]
+    return {place: outcome async for place, outcome in book.ask_all(asked, concurrency)}
+
+
+async def seen(parrot: Parrot) -> bool:
+    return bool(parrot.asked)
+
+
+async def so(truth: bool) -> bool:
+    return truth

@@ -1,7 +1,8 @@
 """What a model is asked over its API, and what it answers: values, one form for every provider.
 
 The content of a question is its identity: two equal questions have one key, so that an answer that
-was paid for once is found again by any job (credentials are no part of it).
+was paid for once is found again by any job (credentials are no part of it). Part of the key is the
+form in which answers are stored: what was stored in another is not found, and asked again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ Provider = Literal["openai", "anthropic", "vllm", "lorax", "llama_cpp", "bmm"]
 Interface = Literal["chat", "completions"]
 Finish = Literal["stop", "length", "content_filter", "other"]
 Role = Literal["system", "user", "assistant"]
+
+# Of what `Answer.to_json` makes. Raise it whenever `Answer.from_json` could not read older rows.
+ANSWER_FORM = 2
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,17 @@ class Question:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of the content, without the credential: who pays does not change the answer."""
+        """SHA-256 of the content and `ANSWER_FORM`.
+
+        Without the credential: who pays does not change the answer.
+        """
         # As `asdict` would have it, at a tenth of its time: there may be many thousands of them.
         content = {
             **{one.name: getattr(self, one.name) for one in _FIELDS},
             "endpoint": {k: v for k, v in vars(self.endpoint).items() if k != "credential"},
             "messages": [vars(message) for message in self.messages],
             "sampling": vars(self.sampling),
+            "form": ANSWER_FORM,
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return sha256(canonical.encode()).hexdigest()

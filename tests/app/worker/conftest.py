@@ -97,6 +97,13 @@ class Shop:
 
 
 @pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    yield database
+    await database.dispose()
+
+
+@pytest.fixture
 async def shop(database_url: str, tmp_path: Path) -> AsyncIterator[Shop]:
     shop = Shop(Database(database_url), tmp_path)
     yield shop
