@@ -66,7 +66,7 @@ RECIPE: Json = {
 }
 SEED_TOKENS, ELM_TOKENS = 307_200, 102_400
 CHARACTERS, LONGEST = 600_000, 3_000  # of a domain, of a document
-TEST_DOCUMENTS = 12
+TEST_DOCUMENTS, DEV_DOCUMENTS = 12, 12  # of a domain, at most
 EVALUATIONS = 160
 ROW = 600  # characters of what the search scores, a third of them as prompt
 
@@ -223,6 +223,7 @@ async def evaluation(
         corpora=[training(name) for name in domains],
         shares=SHARES,
         test_documents=TEST_DOCUMENTS,
+        prior={"documents": DEV_DOCUMENTS},
         name=f"evaluate:{forest}",
         **settings,
     )
