@@ -60,13 +60,6 @@ class Echo:
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
-    yield database
-    await database.dispose()
-
-
-@pytest.fixture
 def echo() -> Echo:
     return Echo()
 

@@ -24,7 +24,14 @@ import numpy as np
 
 from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.output.errors import EvidenceError, FusionMetricError
-from evomerge.merging.output.fusion import BoolArray, IntArray, checked, effective, kept
+from evomerge.merging.output.fusion import (
+    BoolArray,
+    IntArray,
+    PoolFusion,
+    checked,
+    effective,
+    pool_size,
+)
 from evomerge.merging.output.sparse import (
     SparsePlan,
     SparseSum,
@@ -67,7 +74,7 @@ class Utilities:
                 raise EvidenceError("losses", wrong)
 
 
-class AgreementFusion:
+class AgreementFusion(PoolFusion):
     """See the module, and `Fusion`.
 
     Args:
@@ -78,10 +85,7 @@ class AgreementFusion:
     """
 
     def __init__(self, evidence: Sequence[Utilities]) -> None:
-        if not evidence or len({len(one.said) for one in evidence}) > 1:
-            raise EvidenceError("evidence", "must be examples of one pool, at least one")
-        self.examples = len(evidence)
-        self.experts = len(evidence[0].said)
+        super().__init__(pool_size([len(one.said) for one in evidence]), len(evidence))
         self._losses = [one.losses for one in evidence]
         counts = np.array([one.said.shape[1] for one in evidence])
         # Where nobody said anything there is nothing to choose from, and no block.
@@ -89,23 +93,6 @@ class AgreementFusion:
             _Block.of([evidence[row] for row in rows], rows)
             for _, rows in blocks(counts, self.experts, _LEVELS)
         ]
-
-    def kept(self, alpha: FloatArray, beta: FloatArray) -> BoolArray:
-        """See `Fusion.kept`."""
-        return kept(*checked(alpha, beta, self.experts))
-
-    def weights(self) -> FloatArray:
-        """See `Fusion.weights`: 1 each."""
-        return np.ones(self.examples)
-
-    def fit(
-        self,
-        alpha: FloatArray,
-        beta: FloatArray,
-        metric: str,
-        weights: FloatArray | None = None,
-    ) -> None:
-        """See `Fusion.fit`: nothing is fitted here."""
 
     def losses(
         self,

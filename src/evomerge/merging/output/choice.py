@@ -25,7 +25,7 @@ import numpy as np
 from evomerge.evaluation.metrics import CROSS_ENTROPY
 from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.output.errors import EvidenceError, FusionMetricError
-from evomerge.merging.output.fusion import BoolArray, IntArray, checked, effective, kept
+from evomerge.merging.output.fusion import IntArray, PoolFusion, checked, effective
 from evomerge.merging.output.sparse import (
     SparsePlan,
     SparseSum,
@@ -39,7 +39,7 @@ from evomerge.optimizers.blas import one_blas_thread
 HEAD = 0.1
 
 
-class ChoiceFusion:
+class ChoiceFusion(PoolFusion):
     """See the module, and `Fusion`.
 
     Args:
@@ -63,29 +63,12 @@ class ChoiceFusion:
         head: float = HEAD,
     ) -> None:
         self._check(log_probs, options, truth, head)
-        self.examples, self.experts = log_probs.shape[:2]
-        self._width = log_probs.shape[2]
+        examples, experts, self._width = log_probs.shape
+        super().__init__(experts, examples)
         self._blocks = [
             _Block.of(log_probs[rows][:, :, :m], rows, None if truth is None else truth[rows], head)
             for m, rows in blocks(options, self.experts)
         ]
-
-    def kept(self, alpha: FloatArray, beta: FloatArray) -> BoolArray:
-        """See `Fusion.kept`."""
-        return kept(*checked(alpha, beta, self.experts))
-
-    def weights(self) -> FloatArray:
-        """See `Fusion.weights`: 1 each."""
-        return np.ones(self.examples)
-
-    def fit(
-        self,
-        alpha: FloatArray,
-        beta: FloatArray,
-        metric: str,
-        weights: FloatArray | None = None,
-    ) -> None:
-        """See `Fusion.fit`: nothing is fitted here."""
 
     def losses(
         self,

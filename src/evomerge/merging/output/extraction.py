@@ -25,7 +25,14 @@ import numpy as np
 
 from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.output.errors import EvidenceError, FusionMetricError, PopulationError
-from evomerge.merging.output.fusion import BoolArray, IntArray, checked, effective, kept
+from evomerge.merging.output.fusion import (
+    BoolArray,
+    IntArray,
+    PoolFusion,
+    checked,
+    effective,
+    pool_size,
+)
 from evomerge.merging.output.sparse import SparsePlan, SparseSum, runs, steps
 from evomerge.optimizers.blas import one_blas_thread
 
@@ -68,7 +75,7 @@ class ItemVotes:
             raise EvidenceError("true", f"must be ({items},) with at most {self.truths} right")
 
 
-class ExtractionFusion:
+class ExtractionFusion(PoolFusion):
     """See the module, and `Fusion`.
 
     Args:
@@ -79,21 +86,10 @@ class ExtractionFusion:
     """
 
     def __init__(self, evidence: Sequence[ItemVotes]) -> None:
-        if not evidence or len({len(one.answered) for one in evidence}) > 1:
-            raise EvidenceError("evidence", "must be examples of one pool, at least one")
-        self.examples = len(evidence)
-        self.experts = len(evidence[0].answered)
+        super().__init__(pool_size([len(one.answered) for one in evidence]), len(evidence))
         self._known = all(one.true is not None for one in evidence)
         sizes = np.array([max(one.shares.shape[1], GRID + 1) for one in evidence])
         self._blocks = [_Block.of(evidence, rows) for rows in runs(sizes)]
-
-    def kept(self, alpha: FloatArray, beta: FloatArray) -> BoolArray:
-        """See `Fusion.kept`."""
-        return kept(*checked(alpha, beta, self.experts))
-
-    def weights(self) -> FloatArray:
-        """See `Fusion.weights`: 1 each."""
-        return np.ones(self.examples)
 
     def fit(
         self,

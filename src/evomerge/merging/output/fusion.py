@@ -6,6 +6,7 @@ it: alpha and beta are (P, N), as `Candidate.alpha` and `.beta` of one group put
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from evomerge.evaluation.example import DatasetKind
 from evomerge.evaluation.metrics import CROSS_ENTROPY, SCORES
 from evomerge.evaluation.objective import FloatArray
-from evomerge.merging.output.errors import FusionMetricError, PopulationError
+from evomerge.merging.output.errors import EvidenceError, FusionMetricError, PopulationError
 
 BoolArray: TypeAlias = NDArray[np.bool_]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -83,6 +84,48 @@ class Fusion(Protocol):
             EvidenceError: the true answers are not known.
         """
         ...
+
+
+class PoolFusion:
+    """What most fusions have alike: who takes part, each example counting 1, nothing fitted.
+
+    Args:
+        experts: N.
+        examples: n.
+    """
+
+    def __init__(self, experts: int, examples: int) -> None:
+        self.experts = experts
+        self.examples = examples
+
+    def kept(self, alpha: FloatArray, beta: FloatArray) -> BoolArray:
+        """See `Fusion.kept`."""
+        return kept(*checked(alpha, beta, self.experts))
+
+    def weights(self) -> FloatArray:
+        """See `Fusion.weights`: 1 each."""
+        return np.ones(self.examples)
+
+    def fit(
+        self,
+        alpha: FloatArray,
+        beta: FloatArray,
+        metric: str,
+        weights: FloatArray | None = None,
+    ) -> FloatArray | None:
+        """See `Fusion.fit`: nothing is fitted here."""
+        return None
+
+
+def pool_size(experts: Sequence[int]) -> int:
+    """N, from how many experts each example has evidence of.
+
+    Raises:
+        EvidenceError: no example, or examples of different numbers of experts.
+    """
+    if len(set(experts)) != 1:
+        raise EvidenceError("evidence", "must be examples of one pool, at least one")
+    return experts[0]
 
 
 def kept(alpha: FloatArray, beta: FloatArray) -> BoolArray:

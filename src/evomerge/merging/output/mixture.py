@@ -20,7 +20,14 @@ import numpy as np
 from evomerge.evaluation.metrics import CROSS_ENTROPY
 from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.output.errors import EvidenceError, FusionMetricError
-from evomerge.merging.output.fusion import BoolArray, IntArray, checked, effective, kept
+from evomerge.merging.output.fusion import (
+    BoolArray,
+    IntArray,
+    PoolFusion,
+    checked,
+    effective,
+    pool_size,
+)
 from evomerge.merging.output.sparse import runs, steps
 from evomerge.optimizers.blas import one_blas_thread
 
@@ -54,7 +61,7 @@ class TokenScores:
             raise EvidenceError("log_probs", "must be finite and at most 0")
 
 
-class MixtureFusion:
+class MixtureFusion(PoolFusion):
     """See the module, and `Fusion`.
 
     Args:
@@ -65,30 +72,17 @@ class MixtureFusion:
     """
 
     def __init__(self, evidence: Sequence[TokenScores]) -> None:
-        if not evidence or len({len(one.answered) for one in evidence}) > 1:
-            raise EvidenceError("evidence", "must be examples of one pool, at least one")
-        self.examples = len(evidence)
-        self.experts = len(evidence[0].answered)
+        super().__init__(pool_size([len(one.answered) for one in evidence]), len(evidence))
         self._tokens = np.array([one.log_probs.shape[1] for one in evidence])
         self._blocks = [_Block.of(evidence, rows) for rows in runs(self._tokens)]
 
     def kept(self, alpha: FloatArray, beta: FloatArray) -> BoolArray:
         """See `Fusion.kept`: those of positive weight."""
-        a, b = checked(alpha, beta, self.experts)
-        return kept(a, np.maximum(b, 0.0))
+        return super().kept(alpha, np.maximum(beta, 0.0))
 
     def weights(self) -> FloatArray:
         """See `Fusion.weights`: the tokens of each example."""
         return self._tokens.astype(np.float64)
-
-    def fit(
-        self,
-        alpha: FloatArray,
-        beta: FloatArray,
-        metric: str,
-        weights: FloatArray | None = None,
-    ) -> None:
-        """See `Fusion.fit`: nothing is fitted here."""
 
     def losses(
         self,
