@@ -39,6 +39,8 @@ import evomerge
 # What computes, imported when a job runs; and alembic's own, which only alembic can import.
 LATE = (
     "evomerge.merging.lora",
+    "evomerge.merging.operators",
+    "evomerge.merging.parallel",
     "evomerge.merging.checkpoint.average",
     "evomerge.merging.checkpoint.kernels",
     "evomerge.merging.checkpoint.merge",
@@ -48,6 +50,8 @@ LATE = (
     "evomerge.merging.checkpoint.writing",
     "evomerge.connectors.local",
     "evomerge.app.worker.checkpoint_bench",
+    "evomerge.app.worker.forest_reading",
+    "evomerge.app.worker.forest_scores",
     "evomerge.app.worker.lora_bench",
     "evomerge.app.worker.remote_shelf",
     "evomerge.migrations.",
