@@ -23,6 +23,12 @@ CANARY = "sk-canary-7f3a9b1c5d2e8f40"
 MODELS = ("north", "south")
 
 
+def shut(request: Request) -> Action:
+    """A server that lets nobody in any more, and says with which key."""
+    key = request.headers.get("authorization", "")
+    return Send({"error": {"message": f"{key} is not valid", "code": key}}, 401)
+
+
 def loose_lipped(request: Request) -> Action:
     """The classroom, but for a server that shows everybody the key that it was sent."""
     key = request.headers.get("authorization", "")
@@ -77,6 +83,21 @@ async def rows(settings: Settings) -> AsyncIterator[str]:
         await database.dispose()
 
 
+async def ended(http: httpx.AsyncClient, settings: Settings, spec: Json) -> Json:
+    """A job, once a worker has done what can be done for it."""
+    job: Json = created(await http.post("/v1/merge_jobs", json=spec))
+    stopping = asyncio.Event()
+    worker = asyncio.create_task(work(settings, stopping))
+    try:
+        while job["status"] not in ("succeeded", "failed"):
+            await asyncio.sleep(0.02)
+            job = (await http.get(f"/v1/merge_jobs/{job['id']}")).json()
+    finally:
+        stopping.set()
+        await worker
+    return job
+
+
 async def test_no_secret_gets_anywhere(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -92,32 +113,32 @@ async def test_no_secret_gets_anywhere(
         for model in MODELS:
             body = classroom.expert(model, server.base_url, credential="school")
             created(await http.post("/v1/experts", json=body))
-        files = {"file": ("test.jsonl", classroom.rows(20))}
-        created(await http.post("/v1/datasets", data={"name": "test"}, files=files))
-        spec = {
+        for name, count in (("test", 20), ("more", 24)):
+            files = {"file": (f"{name}.jsonl", classroom.rows(count))}
+            created(await http.post("/v1/datasets", data={"name": name}, files=files))
+        spec: Json = {
             "experts": list(MODELS),
             "space": "output",
             "objective": {"datasets": [{"dataset": "test"}]},
             "method": {"name": "cma", "scaling": {"evaluations": 40}},
             "serve_as": "school",
         }
-        job: Json = created(await http.post("/v1/merge_jobs", json=spec))
-        stopping = asyncio.Event()
-        worker = asyncio.create_task(work(settings, stopping))
-        try:
-            while job["status"] not in ("succeeded", "failed"):
-                await asyncio.sleep(0.02)
-                job = (await http.get(f"/v1/merge_jobs/{job['id']}")).json()
-        finally:
-            stopping.set()
-            await worker
+        job = await ended(http, settings, spec)
         assert job["status"] == "succeeded", job["error"]
         asked = {"model": "school", "messages": [{"role": "user", "content": "q5: which colour?"}]}
         served = await http.post("/v1/chat/completions", json=asked)
         asked["messages"][0]["content"] = "q3: which colour?"  # type: ignore[index]
         refused = await http.post("/v1/chat/completions", json=asked)
         told = [served.text, refused.text]
-        told += [text async for text in answers(http, job["id"])]
+        server.answer = shut
+        objective = {"datasets": [{"dataset": "more"}]}
+        failed = await ended(http, settings, {**spec, "objective": objective, "serve_as": "shut"})
+        assert "not valid" in failed["error"]["message"]
+        checked = await http.post("/v1/experts/north/check")
+        assert "not valid" in checked.text
+        told.append(checked.text)
+        for one in (job, failed):
+            told += [text async for text in answers(http, one["id"])]
     # It really was used, and the server really said it.
     assert {request.headers.get("authorization") for request in server.requests} == {
         f"Bearer {CANARY}"
