@@ -115,11 +115,11 @@ async def test_texts_are_scored_token_by_token(scorer: ServedModel) -> None:
     run = await scorer.start(SCORED)
     assert run.prompts == SCORED.prompts
     for prompt, answer in zip(SCORED.prompts, await gather(run, 2), strict=True):
-        assert "".join(one.token.text for one in answer.prompt) == prompt
-        first, *rest = answer.prompt
+        assert "".join(one.token.text for one in answer.prompt.tokens) == prompt
+        first, *rest = answer.prompt.tokens
         assert first.logprob is None
         assert all(one.logprob is not None and one.logprob <= 0 for one in rest)
-        assert [one.offset for one in answer.prompt] == list(range(len(str(prompt))))
+        assert [one.offset for one in answer.prompt.tokens] == list(range(len(str(prompt))))
         assert (answer.text, answer.tokens, answer.finish) == ("", [], "length")
     assert run.prompt_tokens > 0
 
@@ -130,8 +130,8 @@ async def test_one_token_more_stands_behind_the_scores(scorer: ServedModel) -> N
     more = await gather(await scorer.start(replace(SCORED, max_tokens=1)), 2)
     for with_, without in zip(more, plain, strict=True):
         assert len(with_.tokens) == 1
-        assert [one.logprob for one in with_.prompt] == pytest.approx(
-            [one.logprob for one in without.prompt]
+        assert [one.logprob for one in with_.prompt.tokens] == pytest.approx(
+            [one.logprob for one in without.prompt.tokens]
         )
 
 
