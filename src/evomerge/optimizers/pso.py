@@ -12,17 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from evomerge.optimizers.candidate import Candidate, FloatArray
-from evomerge.optimizers.parameters import (
-    check_bounds,
-    check_pool,
-    check_population,
-    check_seed,
-    whole_generations,
-)
-from evomerge.optimizers.probe import probe_plan
-from evomerge.optimizers.random_search import DEFAULT_POPULATION
-from evomerge.optimizers.staged import Bests, RunningStage, StagedSearch, StagePlan
+from evomerge.optimizers.boxed import BoxedSearch
+from evomerge.optimizers.candidate import FloatArray
+from evomerge.optimizers.staged import VectorStage
 
 PSO = "pso"
 INERTIA = 0.729
@@ -87,22 +79,11 @@ class SwarmStage:
         self._speeds[moved != self._places] = 0.0
 
 
-class ParticleSwarm(StagedSearch):
-    """beta by particle swarm, every alpha one, no penalty.
+class ParticleSwarm(BoxedSearch):
+    """beta by particle swarm, a particle a candidate; see `BoxedSearch`.
 
-    Args:
-        experts: size N of the pool, at least 1.
-        seed: any integer in [0, 2^32).
-        groups: layer groups G.
-        evaluations: candidates that may be scored; only whole generations are asked.
-        population: particles; None for 20. Where they are fewer than the experts and their
-            average, which experts are among them is drawn.
-        low, high: bounds of beta.
-        probe: ask every expert alone first.
-
-    Raises:
-        InvalidParameterError: an argument is outside its range, or the budget is smaller than
-            one population.
+    Where particles are fewer than the experts and their average, which experts are among them is
+    drawn.
     """
 
     def __init__(
@@ -117,24 +98,23 @@ class ParticleSwarm(StagedSearch):
         high: float = 1.5,
         probe: bool = False,
     ) -> None:
-        check_pool(experts, groups)
-        check_seed(seed)
-        check_population(population)
-        check_bounds("", low, high)
-        particles = population or DEFAULT_POPULATION
-        generations = whole_generations("evaluations", evaluations, particles)
-        shape = (groups, experts)
-
-        def candidate(vector: FloatArray) -> Candidate:
-            return Candidate(np.ones(shape), vector.reshape(shape))
-
-        def begin(bests: Bests) -> RunningStage:
+        def make(population: int, generations: int) -> VectorStage:
             random = np.random.RandomState(seed)
-            start = np.tile(_first_places(experts, particles, random), (1, groups))
-            return RunningStage(SwarmStage(start, generations, (low, high), random), candidate)
+            start = np.tile(_first_places(experts, population, random), (1, groups))
+            return SwarmStage(start, generations, (low, high), random)
 
-        probes = [probe_plan(experts, groups, competes=True)] if probe else []
-        super().__init__([*probes, StagePlan(PSO, generations * particles, True, begin)])
+        super().__init__(
+            experts,
+            seed=seed,
+            groups=groups,
+            evaluations=evaluations,
+            population=population,
+            low=low,
+            high=high,
+            probe=probe,
+            name=PSO,
+            make=make,
+        )
 
 
 def _first_places(experts: int, particles: int, random: np.random.RandomState) -> FloatArray:

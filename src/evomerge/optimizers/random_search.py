@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from evomerge.optimizers.candidate import Candidate, FloatArray
-from evomerge.optimizers.parameters import (
-    check_bounds,
-    check_pool,
-    check_population,
-    check_seed,
-    whole_generations,
-)
-from evomerge.optimizers.probe import probe_plan
-from evomerge.optimizers.staged import Bests, RunningStage, StagedSearch, StagePlan
+from evomerge.optimizers.boxed import BoxedSearch
+from evomerge.optimizers.candidate import FloatArray
+from evomerge.optimizers.staged import VectorStage
 
 RANDOM = "random"
-DEFAULT_POPULATION = 20
 
 
 class UniformStage:
@@ -54,22 +46,8 @@ class UniformStage:
         return losses
 
 
-class RandomSearch(StagedSearch):
-    """beta uniform in [low, high]^(G N), every alpha one, no penalty.
-
-    Args:
-        experts: size N of the pool, at least 1.
-        seed: any integer in [0, 2^32).
-        groups: layer groups G.
-        evaluations: candidates that may be scored; only whole generations are asked.
-        population: candidates a generation; None for 20.
-        low, high: bounds of beta.
-        probe: ask every expert alone first.
-
-    Raises:
-        InvalidParameterError: an argument is outside its range, or the budget is smaller than
-            one population.
-    """
+class RandomSearch(BoxedSearch):
+    """beta uniform in its bounds; see `BoxedSearch`."""
 
     def __init__(
         self,
@@ -83,21 +61,19 @@ class RandomSearch(StagedSearch):
         high: float = 1.5,
         probe: bool = False,
     ) -> None:
-        check_pool(experts, groups)
-        check_seed(seed)
-        check_population(population)
-        check_bounds("", low, high)
-        population = population or DEFAULT_POPULATION
-        generations = whole_generations("evaluations", evaluations, population)
-        shape = (groups, experts)
-
-        def candidate(vector: FloatArray) -> Candidate:
-            return Candidate(np.ones(shape), vector.reshape(shape))
-
-        def begin(bests: Bests) -> RunningStage:
+        def make(population: int, generations: int) -> VectorStage:
             random = np.random.RandomState(seed)
-            search = UniformStage(groups * experts, population, generations, (low, high), random)
-            return RunningStage(search, candidate)
+            return UniformStage(groups * experts, population, generations, (low, high), random)
 
-        probes = [probe_plan(experts, groups, competes=True)] if probe else []
-        super().__init__([*probes, StagePlan(RANDOM, generations * population, True, begin)])
+        super().__init__(
+            experts,
+            seed=seed,
+            groups=groups,
+            evaluations=evaluations,
+            population=population,
+            low=low,
+            high=high,
+            probe=probe,
+            name=RANDOM,
+            make=make,
+        )
