@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -22,6 +21,7 @@ from transformers import (
 
 from evomerge.connectors.local.errors import BaseFolderError
 from evomerge.connectors.local.headers import content_hash, weight_files
+from evomerge.connectors.local.loading import load_causal_lm
 
 _PROBE_TOKENS = 3
 # Rounding apart, what a row gives in a line with others is what it gives alone.
@@ -147,14 +147,7 @@ def load_base(
     place = _place(device)
     kind = _dtype(dtype, place)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=kind,
-            device_map=None if place == "cpu" else place,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
+        model = load_causal_lm(folder, kind, device_map=None if place == "cpu" else place)
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from evomerge.connectors.local.errors import BaseFolderError
+from evomerge.connectors.local.loading import load_causal_lm, making_a_model
 
 
 def convert_gguf(source: Path, folder: Path) -> Path:
@@ -41,15 +41,11 @@ def convert_gguf(source: Path, folder: Path) -> Path:
 
 
 def _convert(source: Path, staging: Path) -> None:
-    place: dict[str, Any] = {
-        "pretrained_model_name_or_path": str(source.parent),
-        "gguf_file": source.name,
-        "trust_remote_code": False,
-        "local_files_only": True,
-    }
     try:
-        quantised = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(**place)
+        quantised = load_causal_lm(source.parent, torch.float32, gguf_file=source.name)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.parent, gguf_file=source.name, trust_remote_code=False, local_files_only=True
+        )
     except (ValueError, KeyError, NotImplementedError) as error:
         raise BaseFolderError(source, f"transformers cannot read this GGUF: {error}") from error
     plain_model(quantised).save_pretrained(staging)
@@ -70,7 +66,8 @@ def plain_model(quantised: PreTrainedModel) -> PreTrainedModel:
             for name, value in fields.items()
         }
     )
-    model: PreTrainedModel = type(quantised)(config)
+    with making_a_model():
+        model: PreTrainedModel = type(quantised)(config)
     model.load_state_dict(quantised.state_dict())
     model.generation_config = quantised.generation_config
     return model

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from evomerge.connectors.local.errors import BaseFolderError
+from evomerge.connectors.local.loading import making_a_model
 from evomerge.connectors.local.training.errors import RecipeError
 from evomerge.connectors.local.training.progress import Tick
 from evomerge.evaluation.corpus import Corpus, Shares, documents
@@ -97,7 +98,7 @@ class Architecture:
 
 def first_weights(config: Any, seed: int) -> PreTrainedModel:
     """A Llama with random float32 weights, the same for the same seed."""
-    with torch.random.fork_rng(devices=[]):
+    with making_a_model(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
 

@@ -15,9 +15,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from evomerge.connectors.local.errors import BaseFolderError
+from evomerge.connectors.local.loading import load_causal_lm
 from evomerge.connectors.local.training.errors import OptimizerStateError, RecipeError
 from evomerge.connectors.local.training.saving import save_tensors
 from evomerge.merging.checkpoint.lineage import OptimizerPolicy
@@ -78,16 +79,9 @@ def load_model(folder: Path) -> PreTrainedModel:
         BaseFolderError: it cannot be loaded.
     """
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
+        return load_causal_lm(folder, torch.float32)
     except (ValueError, KeyError, OSError, SafetensorError) as error:
         raise BaseFolderError(folder, f"cannot be loaded: {error}") from error
-    return model
 
 
 def check_context(folder: Path, block_tokens: int) -> None:
