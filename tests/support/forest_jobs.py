@@ -199,7 +199,7 @@ def _ended(row: Any) -> bool:
 
 
 @asynccontextmanager
-async def plantation(folder: Path, url: str) -> AsyncIterator[Plantation]:
+async def plantation(folder: Path, url: str, *, device: str = "cpu") -> AsyncIterator[Plantation]:
     """Start a service over a migrated database."""
     root = folder / "root"
     root.mkdir()
@@ -207,7 +207,7 @@ async def plantation(folder: Path, url: str) -> AsyncIterator[Plantation]:
         data_dir=folder / "data",
         database_url=url,
         roots=[root],
-        device="cpu",
+        device=device,
         threads=1,
         heartbeat_seconds=0.05,
         **PACE,

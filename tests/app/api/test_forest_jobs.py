@@ -109,6 +109,8 @@ WRONG: list[tuple[Json, int, str, str | None]] = [
     ({"recipe": recipe(dev_share=0.6, test_share=0.5)}, 422, "invalid_value", "recipe.dev_share"),
     ({"recipe": recipe(dev_share=0.0)}, 422, "invalid_value", "recipe.dev_share"),
     ({"recipe": recipe(learning_rat=1)}, 422, "invalid_value", "recipe.learning_rat"),
+    ({"processes": 0}, 422, "invalid_value", "processes"),
+    ({"processes": 5}, 422, "invalid_value", "processes"),
     ({"budget": {"tokens": 3}}, 422, "invalid_value", "budget.tokens"),
     ({"corpus": {"domain": "x", "path": "/etc"}}, 422, "path_outside_roots", "corpus.path"),
     ({"type": "prune"}, 422, "invalid_value", "type"),

@@ -155,6 +155,25 @@ async def test_a_paused_training_goes_on_to_the_same_bits(farm: Plantation) -> N
     assert farm.scratch() == []
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_two_processes_share_a_training(farm: Plantation) -> None:
+    alone = await farm.run(farm.seed_spec("north"))
+    shared = await farm.run(farm.seed_spec("north", forest=None, processes=2))
+    assert (alone["training"]["processes"], shared["training"]["processes"]) == (1, 2)
+    losses = [each["training"]["dev_losses"]["north"] for each in (alone, shared)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    # The sums were in another order, so that this was not one process twice.
+    assert shared["checkpoint"]["content_hash"] != alone["checkpoint"]["content_hash"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_training_goes_where_the_settings_say(tmp_path: Path, database_url: str) -> None:
+    async with plantation(tmp_path, database_url, device="cuda:99") as farm:
+        error = await farm.fails(farm.seed_spec("north"))
+    assert error["code"] == "invalid_placement"
+    assert error["message"].startswith("device='cuda:99': there are ")
+
+
 async def test_a_cancelled_training_leaves_nothing(farm: Plantation) -> None:
     job_id = await farm.create(farm.seed_spec("north", recipe=recipe(tokens=10**8)))
     async with farm.worker() as task:

@@ -108,6 +108,7 @@ class TrainingResult(Resource):
 
     steps: int
     planned_steps: int
+    processes: int = Field(1, description="That shared each batch.")
     tokens: int = Field(description="Seen since the random start, the seed's included.")
     own_tokens: int = Field(description="Of this job.")
     domain_tokens: dict[str, int]

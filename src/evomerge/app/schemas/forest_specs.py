@@ -108,6 +108,17 @@ class Architecture(Body):
         return self
 
 
+Processes = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=64,
+        description="Processes that share each batch, a CUDA device of the worker each; on a CPU "
+        "they share its cores. By default one for each CUDA device, and one on a CPU.",
+    ),
+]
+
+
 class TrainingBudget(Body):
     """Hard limits; reaching one ends the job with the ELM as it was trained so far."""
 
@@ -146,6 +157,7 @@ class TrainSeedSpec(_ForestJob):
     corpora: list[CorpusSource] = Field(min_length=1, max_length=4096)
     architecture: Architecture = Field(default_factory=Architecture)
     recipe: Recipe
+    processes: Processes = None
     budget: TrainingBudget = Field(default_factory=TrainingBudget)
     forest: Name | None = Field(
         None, description="Make a forest of this name over the seed, once it is trained."
@@ -180,6 +192,7 @@ class BranchTrainSpec(_ForestJob):
         "goes on where that is possible. An average always begins anew.",
     )
     recipe: Recipe
+    processes: Processes = None
     budget: TrainingBudget = Field(default_factory=TrainingBudget)
 
     @model_validator(mode="after")

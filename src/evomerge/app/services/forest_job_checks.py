@@ -43,7 +43,7 @@ def recipe_of(spec: RecipeSpec) -> Recipe:
 
 
 def check_training(spec: AnyForestSpec) -> None:
-    """Refuse a recipe or a budget that gives no step.
+    """Refuse a recipe or a budget that gives no step, and processes without a row.
 
     Raises:
         InvalidRequestError: names the field.
@@ -54,6 +54,12 @@ def check_training(spec: AnyForestSpec) -> None:
     if tokens is not None and tokens < recipe.batch_tokens:
         raise InvalidRequestError(
             f"budget.tokens={tokens}: one step takes {recipe.batch_tokens}", param="budget.tokens"
+        )
+    if (spec.processes or 1) > recipe.batch_blocks:
+        raise InvalidRequestError(
+            f"processes={spec.processes}: recipe.batch_blocks={recipe.batch_blocks} gives them "
+            "fewer rows to share",
+            param="processes",
         )
 
 

@@ -26,6 +26,7 @@ from evomerge.app.worker.training_watch import TrainingWatch
 from evomerge.connectors.local.training.errors import (
     ChangedCorpusError,
     ChangedRunError,
+    PlacementError,
     RecipeError,
     StoppedTrainingError,
     TooFewTokensError,
@@ -141,6 +142,8 @@ class TrainRun:
             "out": self.scratch / _FRESH,
             "watch": watch,
             "threads": self.settings.threads,
+            "processes": self.order.spec.processes,
+            "device": self.settings.device,
         }
         recipe = recipe_of(spec.recipe)
         if isinstance(spec, TrainSeedSpec):
@@ -255,5 +258,8 @@ def _told() -> Iterator[None]:
         raise JobError("corpus_too_small", str(error), "recipe.block_tokens") from error
     except RecipeError as error:
         raise JobError("invalid_recipe", str(error), f"recipe.{error.field}") from error
+    except PlacementError as error:
+        param = "processes" if error.field == "processes" else None  # A device is the worker's.
+        raise JobError("invalid_placement", str(error), param) from error
     except (ChangedCorpusError, ChangedRunError) as error:
         raise JobError("input_changed", str(error)) from error

@@ -77,13 +77,20 @@ class Brancher:
         scratch: where an average may be written.
         threads: CPU threads of a forward.
         tick: called between pieces of work.
+        device: of a forward; see `load_base`.
 
     Raises:
         ElmsError: there is no ELM, two have one name, or there are two seeds.
     """
 
     def __init__(
-        self, forest: Sequence[Elm], scratch: Path, threads: int | None, tick: Tick
+        self,
+        forest: Sequence[Elm],
+        scratch: Path,
+        threads: int | None,
+        tick: Tick,
+        *,
+        device: str = "auto",
     ) -> None:
         names = [elm.name for elm in forest]
         if not forest:
@@ -98,6 +105,7 @@ class Brancher:
         self._elms = [elm for elm in forest if elm.domain is not None]
         self._average = scratch / "average"
         self._threads = threads
+        self._device = device
         self._tick = tick
 
     def tokenizer_folder(self) -> Path:
@@ -177,7 +185,7 @@ class Brancher:
     def _log_probs(self, folder: Path, sample: Sequence[Sequence[int]]) -> list[FloatArray]:
         """One ELM at a time is in memory."""
         self._tick()
-        elm = load_base(folder, threads=self._threads)
+        elm = load_base(folder, device=self._device, threads=self._threads)
         return token_log_probs(elm, block_rows(sample), batch_tokens=_batch_tokens(elm))
 
     def _by_name(self, weights: FloatArray) -> dict[str, float]:

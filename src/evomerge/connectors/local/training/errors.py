@@ -100,11 +100,21 @@ class DivergedError(TrainingError):
         self.step = step
 
 
+class PlacementError(TrainingError, ValueError):
+    """A run cannot compute where it is meant to; names the field, the value and why."""
+
+    def __init__(self, field: str, value: object, reason: str) -> None:
+        super().__init__(f"{field}={short(value)}: {reason}")
+        self.field = field
+        self.value = value
+        self.reason = reason
+
+
 class LostRankError(TrainingError):
-    """A process of a run on several devices ended before the training; names it and its code."""
+    """One of a run's processes ended before the training; names it and its code."""
 
     def __init__(self, rank: int, code: int) -> None:
-        super().__init__(f"the process of device {rank} ended with {code}")
+        super().__init__(f"process {rank} of the training ended with {code}")
         self.rank = rank
         self.code = code
 

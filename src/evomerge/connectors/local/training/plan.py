@@ -12,6 +12,7 @@ import numpy as np
 from evomerge.connectors.local.training.balance import BalancedBatches
 from evomerge.connectors.local.training.blocks import Blocks
 from evomerge.connectors.local.training.checkpoints import Checkpoints
+from evomerge.connectors.local.training.placement import Placement
 from evomerge.connectors.local.training.recipe import Recipe
 from evomerge.connectors.local.training.start import load_model, read_optimizer, read_start
 from evomerge.connectors.local.training.tokens import TokenCache
@@ -28,8 +29,8 @@ class Plan:
         caches: the tokens of each domain.
         recipe: of the training.
         last_step: where it ends.
-        threads: CPU threads.
-        processes: that share each batch.
+        threads: CPU threads of each process.
+        placement: where it computes.
     """
 
     start: Path
@@ -38,7 +39,7 @@ class Plan:
     recipe: Recipe
     last_step: int
     threads: int
-    processes: int
+    placement: Placement
 
     def to_json(self) -> str:
         """One line that `from_json` reads."""
@@ -47,13 +48,13 @@ class Plan:
             for each in self.caches
         ]
         places = [str(self.start.resolve()), str(self.checkpoints.resolve())]
-        rest = [asdict(self.recipe), self.last_step, self.threads, self.processes]
+        rest = [asdict(self.recipe), self.last_step, self.threads, asdict(self.placement)]
         return json.dumps([*places, caches, *rest])
 
     @classmethod
     def from_json(cls, line: str) -> Plan:
         """What `to_json` wrote."""
-        start, checkpoints, caches, recipe, *rest = json.loads(line)
+        start, checkpoints, caches, recipe, last_step, threads, placement = json.loads(line)
         return cls(
             Path(start),
             Path(checkpoints),
@@ -62,7 +63,9 @@ class Plan:
                 for domain, known, folder, dtype in caches
             ],
             Recipe(**recipe),
-            *rest,
+            last_step,
+            threads,
+            Placement(**placement),
         )
 
     def trainer(self) -> Trainer:
@@ -85,5 +88,5 @@ class Plan:
             optimizer=read_optimizer(self.start)[0] if continues else {},
             schedule_done=start.schedule_done,
             last_step=self.last_step,
-            processes=self.processes,
+            placement=self.placement,
         )

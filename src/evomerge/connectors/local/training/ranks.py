@@ -1,4 +1,4 @@
-"""One run on several devices of a machine: a process each, of which this one is the first.
+"""One run in several processes of a machine, one a device: this one is the first.
 
 The others are started here, take their rows of every batch, and end with the training, with this
 process, or when one of them fails. Only the first tells the watch, writes checkpoints and
@@ -30,25 +30,21 @@ _HOST = "127.0.0.1"
 _PATIENCE = 60.0
 
 
-def device_count(batch_blocks: int) -> int:
-    """Processes that a run takes: one a CUDA device, each with a row at least; one on a CPU."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 1
-    return max(1, min(count, batch_blocks))
-
-
 @contextmanager
 def ranks(plan: Plan) -> Iterator[Sequence[subprocess.Popen[str]]]:
     """Start the other processes of a plan; whatever happens, none outlives the block."""
-    count = plan.processes
+    count = plan.placement.processes
     if count == 1:
         yield []
         return
     with ExitStack() as stack:
         _forget_group()
         stack.callback(_forget_group)
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(plan.threads)
         port = _free_port()
-        others = [stack.enter_context(_other(plan, rank, count, port)) for rank in range(1, count)]
-        stack.enter_context(_environment(_names(0, count, port)))
+        others = [stack.enter_context(_other(plan, rank, port)) for rank in range(1, count)]
+        stack.enter_context(_environment(_names(plan, 0, port)))
         yield others
 
 
@@ -82,12 +78,12 @@ def _end_with_the_first() -> None:
 
 
 @contextmanager
-def _other(plan: Plan, rank: int, count: int, port: int) -> Iterator[subprocess.Popen[str]]:
+def _other(plan: Plan, rank: int, port: int) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "evomerge.connectors.local.training.ranks"],
         stdin=subprocess.PIPE,
         text=True,
-        env={**os.environ, **_names(rank, count, port)},
+        env={**os.environ, **_names(plan, rank, port)},
     )
     assert process.stdin is not None
     try:
@@ -100,11 +96,12 @@ def _other(plan: Plan, rank: int, count: int, port: int) -> Iterator[subprocess.
         process.stdin.close()
 
 
-def _names(rank: int, count: int, port: int) -> dict[str, str]:
+def _names(plan: Plan, rank: int, port: int) -> dict[str, str]:
     """What torch.distributed and accelerate read."""
-    cpu = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
+    count = plan.placement.processes
     return {
-        **cpu,
+        "ACCELERATE_USE_CPU": str(plan.placement.on_cpu).lower(),
+        "OMP_NUM_THREADS": str(plan.threads),  # Without it, accelerate sets threads of its own.
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(count),

@@ -66,6 +66,7 @@ def train_seed(
     cache: Path | None = None,
     last_step: int | None = None,
     processes: int | None = None,
+    device: str = "auto",
 ) -> Trained:
     """Train a seed from random weights, on equal tokens of each domain.
 
@@ -76,11 +77,12 @@ def train_seed(
         scratch: the run's own folder.
         out: the seed's folder; replaced if it is there.
         watch: see `Watch`.
-        threads: CPU threads; torch's own choice by default.
+        threads: CPU threads of each process; torch's own choice by default.
         cache: folder of token caches, to share them between runs; in `scratch` by default.
         last_step: end after so many steps, if that is before the recipe's end, with the ELM as it
             is then; the learning rates stay the recipe's. A run that was stopped is ended so.
         processes: that share each batch; one a CUDA device by default, and one on a CPU.
+        device: see `place`.
 
     Raises:
         CorpusError: domains are missing or there twice, or documents cannot be read.
@@ -88,6 +90,7 @@ def train_seed(
         RecipeError: the blocks are longer than the architecture's context.
         BaseFolderError: the tokenizer cannot be loaded.
         ChangedRunError: `scratch` holds a run of other arguments.
+        PlacementError: there are no such devices, or not enough for the processes.
         StoppedTrainingError: `watch` asked for it.
         DivergedError: a loss is not finite.
         LostRankError: another process of the run was lost; what was saved is there.
@@ -96,7 +99,7 @@ def train_seed(
     if recipe.block_tokens > architecture.context:
         reason = f"is more than the architecture's context of {architecture.context} tokens"
         raise RecipeError("block_tokens", recipe.block_tokens, reason)
-    run = Run(corpora, recipe, scratch, out, watch, threads, cache, last_step, processes)
+    run = Run(corpora, recipe, scratch, out, watch, threads, cache, last_step, processes, device)
     run.begin({"architecture": {**asdict(architecture), "tokenizer": str(architecture.tokenizer)}})
     home = run.scratch.start
     if not home.is_dir():
@@ -123,6 +126,7 @@ def branch_train(
     cache: Path | None = None,
     last_step: int | None = None,
     processes: int | None = None,
+    device: str = "auto",
 ) -> Trained:
     """Train a new ELM on one domain, from the ELMs of a forest, none of which is changed.
 
@@ -135,7 +139,7 @@ def branch_train(
         optimizer: continue the optimizer and the schedule of the copied ELM, which kept its
             state (`keep_optimizer`), or reset both. auto continues where that can be, and an
             average always resets.
-        scratch, out, watch, threads, cache, last_step, processes: as for `train_seed`.
+        scratch, out, watch, threads, cache, last_step, processes, device: as for `train_seed`.
 
     Raises:
         UnknownStartError: there is no such ELM.
@@ -150,10 +154,11 @@ def branch_train(
     # Once the start is written, nothing of the forest is needed.
     brancher = None
     if not Scratch.begun(scratch):
-        brancher = Brancher(forest, scratch, threads, ticking(watch, "branching"))
+        tick = ticking(watch, "branching")
+        brancher = Brancher(forest, scratch, threads, tick, device=device)
         brancher.check(start)
         check_context(brancher.tokenizer_folder(), recipe.block_tokens)
-    run = Run([corpus], recipe, scratch, out, watch, threads, cache, last_step, processes)
+    run = Run([corpus], recipe, scratch, out, watch, threads, cache, last_step, processes, device)
     run.begin({"start": start, "optimizer": optimizer})
     home = run.scratch.start
     if brancher is not None:

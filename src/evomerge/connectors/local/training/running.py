@@ -15,9 +15,10 @@ from evomerge.connectors.local.headers import content_hash
 from evomerge.connectors.local.training.architecture import copy_tokenizer, load_tokenizer
 from evomerge.connectors.local.training.errors import RecipeError
 from evomerge.connectors.local.training.perplexity import EvaluationRows, mean_loss
+from evomerge.connectors.local.training.placement import place
 from evomerge.connectors.local.training.plan import Plan
 from evomerge.connectors.local.training.progress import Watch, ticking
-from evomerge.connectors.local.training.ranks import device_count, held_together, ranks
+from evomerge.connectors.local.training.ranks import held_together, ranks
 from evomerge.connectors.local.training.recipe import Recipe
 from evomerge.connectors.local.training.saving import save_model
 from evomerge.connectors.local.training.scratch import Scratch, sweep_unfinished
@@ -42,6 +43,7 @@ class Trained:
         content_hash: of the checkpoint.
         lineage: the content of elm.json.
         steps: optimizer steps of the run.
+        processes: that shared each batch.
         tokens: seen since the random start.
         own_tokens: seen in this run.
         domain_tokens: of those, by domain.
@@ -56,6 +58,7 @@ class Trained:
     content_hash: str
     lineage: Lineage
     steps: int
+    processes: int
     tokens: int
     own_tokens: int
     domain_tokens: Mapping[str, int]
@@ -91,6 +94,7 @@ class Run:
         cache: Path | None,
         last_step: int | None = None,
         processes: int | None = None,
+        device: str = "auto",
     ) -> None:
         check_domains(corpora)
         if last_step is not None and last_step < 1:
@@ -101,7 +105,7 @@ class Run:
         self._out = out
         self._watch = watch
         self._threads = threads
-        self._processes = processes or device_count(recipe.batch_blocks)
+        self._placement = place(device, processes, recipe.batch_blocks)
         self._steps = recipe.steps if last_step is None else min(recipe.steps, last_step)
         self._cache = cache or self.scratch.tokens
         self._hashes: dict[str, str] = {}
@@ -138,8 +142,8 @@ class Run:
             data,
             recipe,
             self._steps,
-            torch.get_num_threads(),
-            self._processes,
+            self._threads_each(),
+            self._placement,
         )
         with ranks(plan) as others:
             trainer = plan.trainer()
@@ -153,6 +157,7 @@ class Run:
             content_hash=content_hash(self._out),
             lineage=lineage,
             steps=self._steps,
+            processes=self._placement.processes,
             tokens=lineage.tokens,
             own_tokens=self._own_tokens,
             domain_tokens={name: count * recipe.block_tokens for name, count in seen.items()},
@@ -162,6 +167,12 @@ class Run:
             posterior=start.posterior,
             start_losses=start.losses,
         )
+
+    def _threads_each(self) -> int:
+        """CPU threads of each process: as asked, or what there are, shared where the CPU is."""
+        if self._threads is not None or not self._placement.on_cpu:
+            return torch.get_num_threads()
+        return max(1, torch.get_num_threads() // self._placement.processes)
 
     @property
     def _own_tokens(self) -> int:

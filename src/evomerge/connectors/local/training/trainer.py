@@ -37,19 +37,21 @@ from evomerge.connectors.local.training.optimizer import (
     optimizer_tensors,
     restore_optimizer,
 )
+from evomerge.connectors.local.training.placement import Placement
 from evomerge.connectors.local.training.progress import Progress, Watch
 from evomerge.connectors.local.training.recipe import Recipe
 
 # Losses of the last steps, whose mean is the training loss that is reported.
 _LOSSES = 50
 NO_TARGET = -1
+_ALONE = Placement("cpu", 1)
 
 
 class Trainer:
     """Trains one model; called again over the same checkpoints it goes on where they end.
 
     Attributes:
-        model: float32, changed in place; on the device that accelerate chose.
+        model: float32, changed in place; on `device`.
         batches: the rows of each step.
         device: where rows go.
         step: steps done.
@@ -66,7 +68,7 @@ class Trainer:
         optimizer: Mapping[str, Tensor],
         schedule_done: int = 0,
         last_step: int | None = None,
-        processes: int = 1,
+        placement: Placement = _ALONE,
     ) -> None:
         """Load the latest checkpoint, if there is one.
 
@@ -78,7 +80,7 @@ class Trainer:
             optimizer: a parent's state (`optimizer_tensors`) to continue; empty to begin anew.
             schedule_done: tokens of the schedule that ancestors have done.
             last_step: where training ends, if that is before the recipe's end; rates stay.
-            processes: that share each batch.
+            placement: where it computes; of several processes, this is one.
 
         Raises:
             CheckpointStateError: there are checkpoints, none of which can be read.
@@ -100,12 +102,15 @@ class Trainer:
         self.losses = list(latest.losses) if latest else []
         if latest:
             _restore(model, latest)
+        # Precision is ours (`computing`), for accelerate's is fixed for the process. So is its
+        # device, which a group's processes go by, while one alone goes where its run is placed.
+        alone = placement.processes == 1
+        self._accelerator = Accelerator(mixed_precision="no", device_placement=not alone)
+        if self._accelerator.num_processes != placement.processes:
+            raise ProcessesError(self._accelerator.num_processes, placement.processes)
+        self.device = torch.device(placement.device) if alone else self._accelerator.device
+        model.to(self.device)  # type: ignore[arg-type]
         inner = make_optimizer(model, recipe.weight_decay)
-        # Precision is ours (`computing`), for accelerate's is fixed for the process.
-        self._accelerator = Accelerator(mixed_precision="no")
-        if self._accelerator.num_processes != processes:
-            raise ProcessesError(self._accelerator.num_processes, processes)
-        self.device: torch.device = self._accelerator.device
         self._wrapped, self._optimizer = self._accelerator.prepare(model, inner)
         restore_optimizer(model, inner, latest.optimizer if latest else optimizer)
         self._saved = self.step if latest else -1
