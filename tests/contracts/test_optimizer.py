@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.searches import (
     FACTORIES,
+    SEARCHES,
     Factory,
     Loss,
     Told,
@@ -41,6 +42,12 @@ SHAPES = [(1, 1), (2, 1), (5, 3), (300, 1)]
 @pytest.fixture(params=sorted(FACTORIES))
 def make(request: pytest.FixtureRequest) -> Factory:
     return FACTORIES[request.param]
+
+
+@pytest.fixture(params=sorted(SEARCHES))
+def search(request: pytest.FixtureRequest) -> Factory:
+    """One that draws, group by group and generation by generation."""
+    return SEARCHES[request.param]
 
 
 @pytest.fixture(params=SHAPES, ids=lambda shape: f"N{shape[0]}-G{shape[1]}")
@@ -73,10 +80,10 @@ class TestDeterminism:
         assert bits(first.populations) == bits(second.populations)
         assert first.stages == second.stages
 
-    def test_another_seed_asks_other_candidates(self, make: Factory) -> None:
+    def test_another_seed_asks_other_candidates(self, search: Factory) -> None:
         loss = quadratic(signed_target(5))
-        assert bits(run(make(5, 1, 0), loss).populations) != bits(
-            run(make(5, 1, 1), loss).populations
+        assert bits(run(search(5, 1, 0), loss).populations) != bits(
+            run(search(5, 1, 1), loss).populations
         )
 
     def test_two_interleaved_give_what_each_gives_alone(self, make: Factory) -> None:
@@ -103,7 +110,7 @@ class TestDeterminism:
 
     def test_prints_nothing_and_writes_nothing(
         self,
-        make: Factory,
+        search: Factory,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         capfd: pytest.CaptureFixture[str],
@@ -112,7 +119,7 @@ class TestDeterminism:
         # pycma would obey a file of this name in the working folder.
         signals = tmp_path / "cma_signals.in"
         signals.write_text('{"tolx": 1e9, "maxiter": 1}')
-        told = run(make(5, 1, 0), broken_at_times(quadratic(signed_target(5))))
+        told = run(search(5, 1, 0), broken_at_times(quadratic(signed_target(5))))
         signals_ignored = max(generation for _, generation in told.stages) > 1
         assert signals_ignored
         assert list(tmp_path.iterdir()) == [signals]
@@ -213,8 +220,8 @@ class TestCandidates:
                 assert ((candidate.alpha >= 0) & (candidate.alpha <= 1)).all()
                 assert ((candidate.beta >= -1.5) & (candidate.beta <= 1.5)).all()
 
-    def test_groups_get_weights_of_their_own(self, make: Factory) -> None:
-        told = run(make(4, 3, 0), lambda c: float(((c.alpha * c.beta - 0.3) ** 2).mean()))
+    def test_groups_get_weights_of_their_own(self, search: Factory) -> None:
+        told = run(search(4, 3, 0), lambda c: float(((c.alpha * c.beta - 0.3) ** 2).mean()))
         last = told.populations[-1][0]
         assert any(len({row.tobytes() for row in v}) == 3 for v in (last.alpha, last.beta))
 
@@ -256,9 +263,9 @@ class TestBudget:
             make(experts, groups, 0)
 
     @pytest.mark.parametrize("seed", [-1, 2**32])
-    def test_a_seed_outside_32_bits_is_refused(self, make: Factory, seed: int) -> None:
+    def test_a_seed_outside_32_bits_is_refused(self, search: Factory, seed: int) -> None:
         with pytest.raises(InvalidParameterError, match=f"seed={seed}"):
-            make(5, 1, seed)
+            search(5, 1, seed)
 
 
 class TestBrokenLosses:

@@ -6,7 +6,9 @@ from evomerge import optimizers
 
 PUBLIC = [
     "PROBE",
+    "BaseAlone",
     "Best",
+    "BestExpert",
     "Candidate",
     "Cma",
     "DenoisingParameters",
@@ -18,11 +20,14 @@ PUBLIC = [
     "Optimizer",
     "OptimizerError",
     "ParticleSwarm",
+    "Preselection",
     "ProtocolError",
     "RandomSearch",
     "RecordedEvaluation",
     "ReplayMismatchError",
+    "RuleGrid",
     "ScalingParameters",
+    "UniformAverage",
     "replay",
 ]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from tests.support.searches import bits, run
 
-from evomerge.optimizers import RandomSearch
+from evomerge.optimizers import InvalidParameterError, Preselection, RandomSearch
 
 
 def test_draws_uniformly_within_the_bounds() -> None:
@@ -38,3 +39,17 @@ def test_a_probe_comes_first_and_changes_no_draw() -> None:
     assert bits(populations[1:]) == bits(expected)
     assert probed.best is not None
     assert (probed.best.stage, probed.best.index) == ("probe", 1)
+
+
+def test_those_who_are_left_out_stay_out() -> None:
+    few = Preselection(6, 2)
+    search = RandomSearch(6, seed=1, groups=2, evaluations=40, probe=True, selection=few)
+    search.tell(search.ask(), np.array([5.0, 1.0, 4.0, 3.0, 0.5, 9.0]))
+    for candidate in search.ask():
+        assert np.flatnonzero(candidate.beta.all(axis=0)).tolist() == [1, 4]
+        assert not np.delete(candidate.beta, [1, 4], axis=1).any()
+
+
+def test_who_is_best_is_not_known_without_a_probe() -> None:
+    with pytest.raises(InvalidParameterError, match="top_k=2: needs probe=True"):
+        RandomSearch(6, seed=1, selection=Preselection(6, 2))

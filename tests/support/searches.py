@@ -17,8 +17,10 @@ from evomerge.optimizers import (
     FloatArray,
     Optimizer,
     ParticleSwarm,
+    Preselection,
     RandomSearch,
     RecordedEvaluation,
+    RuleGrid,
     ScalingParameters,
 )
 
@@ -152,7 +154,21 @@ def _swarm(experts: int, groups: int, seed: int) -> Optimizer:
     return ParticleSwarm(experts, seed=seed, groups=groups, evaluations=110)
 
 
-FACTORIES: dict[str, Factory] = {
+def _few(experts: int, groups: int, seed: int) -> Optimizer:
+    # An empty pool is refused as such, before anybody is chosen of it.
+    few = Preselection(experts, min(2, experts)) if experts > 0 else None
+    return RandomSearch(
+        experts, seed=seed, groups=groups, evaluations=60, probe=True, selection=few
+    )
+
+
+def _grid(experts: int, groups: int, seed: int) -> Optimizer:
+    few = Preselection(experts, min(2, experts)) if experts > 0 else None
+    return RuleGrid(experts, groups=groups, selection=few)
+
+
+# Searches, which draw by their seed.
+SEARCHES: dict[str, Factory] = {
     "paper": _paper,
     "baseline_probe": _baseline_probe,
     "scaling_first": _scaling_first,
@@ -162,4 +178,7 @@ FACTORIES: dict[str, Factory] = {
     "pairs": _pairs,
     "random": _random,
     "swarm": _swarm,
+    "few": _few,
 }
+# What every promise but those about draws is held to.
+FACTORIES: dict[str, Factory] = {**SEARCHES, "grid": _grid}

@@ -9,11 +9,13 @@ from evomerge.optimizers.errors import (
     ReplayMismatchError,
 )
 from evomerge.optimizers.evo_merging import Cma, EvoMerging
+from evomerge.optimizers.fixed import BaseAlone, BestExpert, RuleGrid, UniformAverage
 from evomerge.optimizers.parameters import (
     DenoisingParameters,
     EvoMergingParameters,
     ScalingParameters,
 )
+from evomerge.optimizers.preselection import Preselection
 from evomerge.optimizers.probe import PROBE
 from evomerge.optimizers.pso import ParticleSwarm
 from evomerge.optimizers.random_search import RandomSearch
@@ -21,7 +23,9 @@ from evomerge.optimizers.replay import OpenGeneration, RecordedEvaluation, repla
 
 __all__ = [
     "PROBE",
+    "BaseAlone",
     "Best",
+    "BestExpert",
     "Candidate",
     "Cma",
     "DenoisingParameters",
@@ -33,10 +37,13 @@ __all__ = [
     "Optimizer",
     "OptimizerError",
     "ParticleSwarm",
+    "Preselection",
     "ProtocolError",
     "RandomSearch",
     "RecordedEvaluation",
     "ReplayMismatchError",
+    "RuleGrid",
     "ScalingParameters",
+    "UniformAverage",
     "replay",
 ]

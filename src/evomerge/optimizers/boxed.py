@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
-from evomerge.optimizers.candidate import Candidate, FloatArray
+from evomerge.optimizers.candidate import Candidate, FloatArray, base
+from evomerge.optimizers.errors import InvalidParameterError
 from evomerge.optimizers.parameters import (
     check_bounds,
     check_pool,
@@ -14,17 +13,18 @@ from evomerge.optimizers.parameters import (
     check_seed,
     whole_generations,
 )
-from evomerge.optimizers.probe import probe_plan
+from evomerge.optimizers.preselection import Preselection
+from evomerge.optimizers.probe import Probe
 from evomerge.optimizers.staged import Bests, RunningStage, StagedSearch, StagePlan, VectorStage
 
 DEFAULT_POPULATION = 20
 
-# Makes the search out of its population and its generations.
-MakeStage = Callable[[int, int], VectorStage]
+# Makes the search out of its population, its generations and the number of those who take part.
+MakeStage = Callable[[int, int, int], VectorStage]
 
 
 class BoxedSearch(StagedSearch):
-    """One stage over beta in [low, high]^(G N), after a probe if asked for.
+    """One stage over beta in [low, high]^(G K) of the K who take part, after a probe if asked for.
 
     Args:
         experts: size N of the pool, at least 1.
@@ -34,12 +34,13 @@ class BoxedSearch(StagedSearch):
         population: candidates a generation; None for 20.
         low, high: bounds of beta.
         probe: ask every expert alone first.
+        selection: who takes part; None for all, of the others beta is zero.
         name: of the stage.
         make: the stage's search; called when the stage begins.
 
     Raises:
-        InvalidParameterError: an argument is outside its range, or the budget is smaller than
-            one population.
+        InvalidParameterError: an argument is outside its range, the budget is smaller than one
+            population, or who takes part is to be found out without a probe.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class BoxedSearch(StagedSearch):
         low: float,
         high: float,
         probe: bool,
+        selection: Preselection | None,
         name: str,
         make: MakeStage,
     ) -> None:
@@ -62,13 +64,20 @@ class BoxedSearch(StagedSearch):
         check_bounds("", low, high)
         population = population or DEFAULT_POPULATION
         generations = whole_generations("evaluations", evaluations, population)
-        shape = (groups, experts)
-
-        def candidate(vector: FloatArray) -> Candidate:
-            return Candidate(np.ones(shape), vector.reshape(shape))
+        chosen = selection or Preselection(experts)
+        if chosen.needs_losses and not probe:
+            raise InvalidParameterError("top_k", chosen.top_k, "needs probe=True, or an order")
+        alone = Probe(experts)
 
         def begin(bests: Bests) -> RunningStage:
-            return RunningStage(make(population, generations), candidate)
+            members = chosen.members(alone.losses)
 
-        probes = [probe_plan(experts, groups, competes=True)] if probe else []
+            def candidate(vector: FloatArray) -> Candidate:
+                found = base(experts, groups)
+                found.beta[:, members] = vector.reshape(groups, chosen.size)
+                return found
+
+            return RunningStage(make(population, generations, chosen.size), candidate)
+
+        probes = [alone.plan(groups, competes=True)] if probe else []
         super().__init__([*probes, StagePlan(name, generations * population, True, begin)])

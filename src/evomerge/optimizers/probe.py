@@ -14,9 +14,14 @@ WARM_START = "warm_start"
 
 
 class ListStage:
-    """One generation of given vectors, in their order, unpenalised."""
+    """One generation of given vectors, in their order, unpenalised.
+
+    Attributes:
+        losses: of the vectors, once told.
+    """
 
     def __init__(self, vectors: FloatArray) -> None:
+        self.losses: FloatArray | None = None
         self._vectors = vectors
         self._generation = 0
 
@@ -33,25 +38,41 @@ class ListStage:
 
     def tell(self, population: FloatArray, losses: FloatArray) -> FloatArray:
         self._generation += 1
+        self.losses = losses.copy()
         return losses
 
 
+class Probe(ListStage):
+    """Every expert alone, in their order."""
+
+    def __init__(self, experts: int) -> None:
+        super().__init__(np.eye(experts))
+        self.experts = experts
+
+    def plan(self, groups: int, *, competes: bool) -> StagePlan:
+        """The stage of it: the best-expert baseline, and a start."""
+        return _plan(PROBE, self, self.experts, groups, competes=competes)
+
+
 def probe_plan(experts: int, groups: int, *, competes: bool) -> StagePlan:
-    """Every expert alone, in their order: the best-expert baseline, and a start."""
-    return _plan(PROBE, np.eye(experts), groups, competes=competes)
+    """A probe whose losses nobody asks for."""
+    return Probe(experts).plan(groups, competes=competes)
 
 
 def warm_plan(starts: Sequence[FloatArray], groups: int, *, competes: bool) -> StagePlan:
     """Weights that are worth a look before a search, (experts,) float64 each."""
-    return _plan(WARM_START, np.stack(starts), groups, competes=competes)
+    vectors = np.stack(starts)
+    return _plan(WARM_START, ListStage(vectors), len(vectors), groups, competes=competes)
 
 
-def _plan(name: str, vectors: FloatArray, groups: int, *, competes: bool) -> StagePlan:
+def _plan(
+    name: str, search: ListStage, evaluations: int, groups: int, *, competes: bool
+) -> StagePlan:
     def candidate(vector: FloatArray) -> Candidate:
         beta = np.tile(vector, (groups, 1))
         return Candidate(np.ones_like(beta), beta)
 
     def begin(bests: Bests) -> RunningStage:
-        return RunningStage(ListStage(vectors), candidate)
+        return RunningStage(search, candidate)
 
-    return StagePlan(name, len(vectors), competes, begin)
+    return StagePlan(name, evaluations, competes, begin)

@@ -14,6 +14,7 @@ import numpy as np
 
 from evomerge.optimizers.boxed import BoxedSearch
 from evomerge.optimizers.candidate import FloatArray
+from evomerge.optimizers.preselection import Preselection
 from evomerge.optimizers.staged import VectorStage
 
 PSO = "pso"
@@ -97,10 +98,11 @@ class ParticleSwarm(BoxedSearch):
         low: float = -1.5,
         high: float = 1.5,
         probe: bool = False,
+        selection: Preselection | None = None,
     ) -> None:
-        def make(population: int, generations: int) -> VectorStage:
+        def make(population: int, generations: int, members: int) -> VectorStage:
             random = np.random.RandomState(seed)
-            start = np.tile(_first_places(experts, population, random), (1, groups))
+            start = np.tile(_first_places(members, population, random), (1, groups))
             return SwarmStage(start, generations, (low, high), random)
 
         super().__init__(
@@ -112,6 +114,7 @@ class ParticleSwarm(BoxedSearch):
             low=low,
             high=high,
             probe=probe,
+            selection=selection,
             name=PSO,
             make=make,
         )

@@ -6,6 +6,7 @@ import numpy as np
 
 from evomerge.optimizers.boxed import BoxedSearch
 from evomerge.optimizers.candidate import FloatArray
+from evomerge.optimizers.preselection import Preselection
 from evomerge.optimizers.staged import VectorStage
 
 RANDOM = "random"
@@ -60,10 +61,11 @@ class RandomSearch(BoxedSearch):
         low: float = -1.5,
         high: float = 1.5,
         probe: bool = False,
+        selection: Preselection | None = None,
     ) -> None:
-        def make(population: int, generations: int) -> VectorStage:
+        def make(population: int, generations: int, members: int) -> VectorStage:
             random = np.random.RandomState(seed)
-            return UniformStage(groups * experts, population, generations, (low, high), random)
+            return UniformStage(groups * members, population, generations, (low, high), random)
 
         super().__init__(
             experts,
@@ -74,6 +76,7 @@ class RandomSearch(BoxedSearch):
             low=low,
             high=high,
             probe=probe,
+            selection=selection,
             name=RANDOM,
             make=make,
         )

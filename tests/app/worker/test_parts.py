@@ -154,12 +154,16 @@ def test_every_method_scores_each_expert_alone_first() -> None:
         {"name": "cma", "scaling": scaling},
         {"name": "random", "evaluations": 40},
         {"name": "pso", "evaluations": 40},
+        {"name": "best_expert"},
+        {"name": "base"},
+        {"name": "uniform"},
+        {"name": "ties", "top_k": 2},
     ):
         spec = MergeJobSpec.model_validate({**SPEC, "method": method})
         optimizer = build_optimizer(spec, 3)
-        paper = method.get("preset") == "paper"
+        beside = method.get("preset") == "paper" or method["name"] in ("base", "uniform", "ties")
         assert optimizer.stage == PROBE
-        assert (PROBE in optimizer.competing) == (not paper)
+        assert (PROBE in optimizer.competing) == (not beside)
         assert [c.beta[0].tolist() for c in optimizer.ask()] == np.eye(3).tolist()
 
 

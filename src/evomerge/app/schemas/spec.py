@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from evomerge.app.schemas.base import Body, Metadata, Name, Reference, Text
 from evomerge.app.schemas.examples import MERGE_JOB_SPECS, OUTPUT_JOB_SPEC
+from evomerge.app.schemas.methods import Baseline, BaseMethod, Bounds, RuleMethod
 from evomerge.app.schemas.presets import METHOD_PRESETS, Preset, filled
 from evomerge.app.schemas.remote import Remote
 
@@ -78,19 +79,6 @@ class Objective(Body):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"datasets: {name!r} stands more than once")
-        return self
-
-
-class Bounds(Body):
-    """An interval, low < high."""
-
-    low: float
-    high: float
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(f"low={self.low} must be below high={self.high}")
         return self
 
 
@@ -188,27 +176,7 @@ class CmaMethod(_Population):
     scaling: ScalingStage = Field(default_factory=ScalingStage)
 
 
-class _Boxed(Body):
-    population: int | None = Field(None, ge=2, le=10_000, description="By default 20.")
-    evaluations: int = Field(800, ge=1, le=1_000_000)
-    bounds: Bounds = Bounds(low=-1.5, high=1.5)
-
-
-class RandomMethod(_Boxed):
-    """Random search over beta, uniform in its bounds."""
-
-    name: Literal["random"] = "random"
-
-
-class PsoMethod(_Boxed):
-    """Particle swarm over beta, begun at the experts alone and their average."""
-
-    name: Literal["pso"] = "pso"
-
-
-Method = Annotated[
-    EvoMergingMethod | CmaMethod | RandomMethod | PsoMethod, Field(discriminator="name")
-]
+Method = Annotated[EvoMergingMethod | CmaMethod | Baseline, Field(discriminator="name")]
 
 
 class Budget(Body):
@@ -334,7 +302,26 @@ class MergeJobSpec(Body):
             )
         if self.space == "checkpoint":
             self._check_checkpoint()
+        if isinstance(self.method, RuleMethod):
+            self._check_rule(self.method.name)
+        if isinstance(self.method, BaseMethod) and self.space in ("output", "remote"):
+            raise ValueError(f"method.name='base': space={self.space!r} merges no base")
         return self
+
+    def _check_rule(self, name: str) -> None:
+        if self.space not in ("lora", "checkpoint"):
+            raise ValueError(f"method.name={name!r}: merges weights; space={self.space!r} has none")
+        if self.composition != "exact":
+            raise ValueError(f"composition={self.composition!r}: method {name!r} is one of its own")
+        if self.layer_groups != 1:
+            raise ValueError(
+                f"layer_groups={self.layer_groups}: method {name!r} has one weight for all layers"
+            )
+        if self.output.full_checkpoint and self.output.rank is None:
+            raise ValueError(
+                f"output.full_checkpoint: what method {name!r} makes is whole, unless output.rank "
+                "makes an adapter of it"
+            )
 
     def _check_checkpoint(self) -> None:
         if self.pool is None:

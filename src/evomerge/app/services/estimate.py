@@ -96,7 +96,8 @@ def _total(spec: MergeJobSpec, inputs: JobInputs, evaluations: int, search: int,
 
 
 def _sizes(spec: MergeJobSpec, inputs: JobInputs, data: Data) -> dict[str, int]:
-    optimizer = build_optimizer(spec, len(inputs.experts))
+    names = [expert.name for expert in inputs.experts]
+    optimizer = build_optimizer(spec, len(names), names=names)
     evaluations = optimizer.planned_evaluations
     if spec.budget.evaluations is not None:
         counted = spec.budget.evaluations + optimizer.baseline_evaluations

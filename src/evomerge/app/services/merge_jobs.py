@@ -102,7 +102,7 @@ async def resolve(session: AsyncSession, spec: MergeJobSpec, max_experts: int) -
         datasets = their_datasets(spec, theirs)
     else:
         datasets = await _datasets(session, spec, [] if theirs is not None else experts)
-    _check_method(spec, len(experts))
+    _check_method(spec, [expert.name for expert in experts])
     return JobInputs(
         base=members.base,
         seed=members.seed,
@@ -182,8 +182,8 @@ async def _check_metrics(spec: MergeJobSpec, datasets: Sequence[Dataset]) -> Non
                 ) from error
 
 
-def _check_method(spec: MergeJobSpec, experts: int) -> None:
+def _check_method(spec: MergeJobSpec, names: Sequence[str]) -> None:
     try:
-        build_optimizer(spec, experts)
+        build_optimizer(spec, len(names), names=names)
     except InvalidParameterError as error:
-        raise InvalidRequestError(f"method: {error}", param="method") from error
+        raise InvalidRequestError(f"method.{error}", param=f"method.{error.name}") from error

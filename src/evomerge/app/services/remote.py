@@ -9,6 +9,7 @@ from pathlib import Path
 
 from evomerge.app.errors import InvalidRequestError
 from evomerge.app.schemas.inputs import DatasetInput, ExpertInput
+from evomerge.app.schemas.methods import Boxed
 from evomerge.app.schemas.remote import Remote
 from evomerge.app.schemas.spec import CmaMethod, EvoMergingMethod, MergeJobSpec
 from evomerge.app.settings import Settings
@@ -152,8 +153,10 @@ def _bmm(spec: MergeJobSpec, remote: Remote) -> None:
     method = spec.method
     if isinstance(method, EvoMergingMethod | CmaMethod):
         bounds, where = method.scaling.bounds, "method.scaling.bounds"
-    else:
+    elif isinstance(method, Boxed):
         bounds, where = method.bounds, "method.bounds"
+    else:
+        return
     if bounds.low < -MOST_BETA or bounds.high > MOST_BETA:
         raise _refused(where, f"[{bounds.low:g}, {bounds.high:g}] exceeds the protocol's ±1.5")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from evomerge.app.db.errors import JobStateError
@@ -46,7 +46,7 @@ async def optimize(
     if body.query_plus is not None:
         row = await service.open(rights, row.preset, body.query_plus)
     spec, inputs = MergeJobSpec.model_validate(row.spec), JobInputs.model_validate(row.inputs)
-    planned = _planned(spec, len(inputs.experts))
+    planned = _planned(spec, [expert.name for expert in inputs.experts])
     async with service.charged(rights, planned):
         job_id = await _queue(service, row.id, spec, inputs)
         try:
@@ -107,8 +107,8 @@ async def _cancel(service: Sessions, job_id: str) -> None:
         return  # it has ended by itself
 
 
-def _planned(spec: MergeJobSpec, experts: int) -> int:
-    optimizer = build_optimizer(spec, experts)
+def _planned(spec: MergeJobSpec, names: Sequence[str]) -> int:
+    optimizer = build_optimizer(spec, len(names), names=names)
     limit = spec.budget.evaluations
     if limit is None:
         return optimizer.planned_evaluations

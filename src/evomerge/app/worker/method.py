@@ -4,37 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evomerge.app.schemas.methods import (
+    BaseMethod,
+    BestExpertMethod,
+    Preselected,
+    PsoMethod,
+    RuleMethod,
+    UniformMethod,
+)
 from evomerge.app.schemas.spec import (
     CmaMethod,
     DenoisingStage,
     EvoMergingMethod,
     MergeJobSpec,
-    PsoMethod,
     ScalingStage,
 )
 from evomerge.optimizers import (
+    BaseAlone,
+    BestExpert,
     Cma,
     DenoisingParameters,
     EvoMerging,
     EvoMergingParameters,
     FloatArray,
+    InvalidParameterError,
     Optimizer,
     ParticleSwarm,
+    Preselection,
     RandomSearch,
+    RuleGrid,
     ScalingParameters,
+    UniformAverage,
 )
 
 
 def build_optimizer(
-    spec: MergeJobSpec, experts: int, starts: Sequence[FloatArray] = ()
+    spec: MergeJobSpec,
+    experts: int,
+    starts: Sequence[FloatArray] = (),
+    names: Sequence[str] = (),
 ) -> Optimizer:
     """A fresh search over `experts` experts; it always scores each expert alone first.
 
     Args:
         starts: further weights, (experts,) each, that an evolutionary search looks at first.
+        names: of the experts, for methods that are told an order of them.
 
     Raises:
-        InvalidParameterError: a stage's evaluations are fewer than one population.
+        InvalidParameterError: a stage's evaluations are fewer than one population, or experts are
+            asked for that there are not.
     """
     method = spec.method
     if isinstance(method, EvoMergingMethod):
@@ -63,6 +81,22 @@ def build_optimizer(
             probe=True,
             starts=starts,
         )
+    if isinstance(method, BaseMethod):
+        return BaseAlone(experts, groups=spec.layer_groups)
+    if isinstance(method, BestExpertMethod):
+        return BestExpert(experts, groups=spec.layer_groups)
+    if isinstance(method, UniformMethod):
+        return UniformAverage(experts, groups=spec.layer_groups)
+    selection = _selection(method, experts, names)
+    if isinstance(method, RuleMethod):
+        densities, scales = method.grid
+        return RuleGrid(
+            experts,
+            groups=spec.layer_groups,
+            densities=densities,
+            scales=scales,
+            selection=selection,
+        )
     search = ParticleSwarm if isinstance(method, PsoMethod) else RandomSearch
     return search(
         experts,
@@ -73,7 +107,17 @@ def build_optimizer(
         low=method.bounds.low,
         high=method.bounds.high,
         probe=True,
+        selection=selection,
     )
+
+
+def _selection(method: Preselected, experts: int, names: Sequence[str]) -> Preselection:
+    if method.order is None:
+        return Preselection(experts, method.top_k)
+    for name in method.order:
+        if name not in names:
+            raise InvalidParameterError("order", name, "is no expert of the pool")
+    return Preselection(experts, method.top_k, [names.index(name) for name in method.order])
 
 
 def _denoising(stage: DenoisingStage) -> DenoisingParameters:
