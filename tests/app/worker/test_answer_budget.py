@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.support.answers import (
@@ -28,6 +29,7 @@ from evomerge.app.schemas.spec import Budget
 from evomerge.app.worker.answer_book import AnswerBook
 from evomerge.app.worker.paid_call import most
 from evomerge.app.worker.spending import BudgetReachedError
+from evomerge.connectors.question import Answer
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -125,6 +127,22 @@ async def test_running_time_is_a_budget_too(database: Database) -> None:
         with pytest.raises(BudgetReachedError, match="seconds"):
             await book.ask(question(2), EXPERT)
         assert await book.ask(question(1), EXPERT) == answer("q0000001")
+
+
+async def test_what_waited_for_its_turn_until_time_was_up_is_not_sent(database: Database) -> None:
+    time = [0.0]
+
+    class Queued(Parrot):
+        async def ask(self, *asked: Any) -> Answer:
+            time[0] = 5.0
+            return await super().ask(*asked)
+
+    lease, parrot = await held_job(database), Queued()
+    async with opened(database, lease, parrot, Budget(seconds=5), seconds=lambda: time[0]) as book:
+        with pytest.raises(BudgetReachedError, match="seconds"):
+            await book.ask(question(1), EXPERT)
+        assert (book.spending.spent, book.spending.under_way) == (NOTHING, 0)
+    assert not parrot.asked
 
 
 async def test_known_answers_cost_nothing_when_the_budget_is_spent(database: Database) -> None:

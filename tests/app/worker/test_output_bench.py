@@ -39,8 +39,8 @@ def bench(price: float) -> OutputBench:
     search, held_out = (
         Answered(Side(rows, Objective((len(rows),))), given) for rows in (EXAMPLES, HELD_OUT)
     )
-    experts = [known("cheap", 1.0), known("dear", 3.0)]
-    return OutputBench(experts, TASK, Gathered(search, held_out, None), head=0.1, price=price)
+    experts = (known("cheap", 1.0), known("dear", 3.0))
+    return OutputBench(TASK, Gathered(experts, search, held_out), head=0.1, price=price)
 
 
 async def means(bench: OutputBench, rows: tuple[Example, ...]) -> list[float]:

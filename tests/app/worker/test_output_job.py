@@ -22,7 +22,7 @@ from evomerge.app.db.engine import Database
 from evomerge.app.db.models import StoredAnswer
 from evomerge.app.main import create_app
 from evomerge.app.outputs import StoredOutput
-from evomerge.app.settings import Settings
+from evomerge.app.settings import EndpointLimitsSetting, Settings
 from evomerge.app.worker.gathering import CONCURRENCY
 from evomerge.app.worker.process import work
 
@@ -117,6 +117,8 @@ async def school(database_url: str, tmp_path: Path) -> AsyncIterator[School]:
         database_url=database_url,
         allowed_hosts=["127.0.0.1"],
         allowed_networks=["127.0.0.0/8"],  # type: ignore[list-item]
+        # No test waits for its turn.
+        endpoint_limits={"*": EndpointLimitsSetting(concurrency=CONCURRENCY)},
         poll_seconds=0.02,
     )
     app: FastAPI = create_app(settings)
@@ -240,6 +242,72 @@ async def test_a_budget_for_nothing_useful_fails_the_job_by_its_name(school: Sch
     assert job["status"] == "failed"
     assert (job["error"]["code"], job["error"]["param"]) == ("budget_too_small", "budget.requests")
     assert len(school.server.requests) <= 3
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """The classroom, where some models answer at most so many questions, and no further one."""
+
+    models: frozenset[str]
+    left: dict[str, int]
+
+    @classmethod
+    def of(cls, answers: int, *models: str) -> Stuck:
+        return cls(frozenset(models), dict.fromkeys(models, answers))
+
+    def __call__(self, request: Request) -> Action:
+        model = request.body["model"]
+        if model in self.models:
+            self.left[model] -= 1
+            if self.left[model] < 0:
+                return Hang()
+        return classroom.answer(request)
+
+
+async def test_time_that_runs_out_over_one_silent_expert_leaves_it_out_and_merges_the_rest(
+    school: School,
+) -> None:
+    """The others have answered everything: what is there is searched, and the result says why."""
+    school.server.answer = Stuck.of(1, "noise")
+    job = await school.run(budget={"seconds": 4})
+    assert job["status"] == "succeeded", job["error"]
+    result = await school.result(job)
+    assert result["ended_by"] == "seconds"
+    assert result["search_examples"] + result["held_out_examples"] == ROWS
+    why = f"asked about 1 of {ROWS} examples when the budget of seconds was reached"
+    assert result["left_out"] == {"noise": why}
+    assert set(result["winner"]["beta"]) == set(classroom.MODELS) - {"noise"}
+    stored = StoredOutput.read(school.settings.data_dir / "artifacts" / job["id"])
+    assert "noise" not in [one.name for one in stored.experts]
+    accuracy = {one["name"]: one["score"] for one in result["held_out"][1]["contenders"]}
+    assert accuracy["winner"] >= accuracy["best_expert"]
+    messages = await school.messages(job)
+    assert any("with 3 of 4 experts" in message for message in messages)
+    assert any("'noise' is left out" in message for message in messages)
+
+
+async def test_answers_that_are_there_are_merged_even_if_they_took_all_the_time(
+    school: School,
+) -> None:
+    """A second attempt begins after the end of its time: every expert alone and the known starts
+    cost nothing."""
+    await school.run()
+    job = await school.run(budget={"seconds": 1e-6})
+    assert job["status"] == "succeeded", job["error"]
+    result = await school.result(job)
+    assert (result["ended_by"], result["left_out"]) == ("seconds", {})
+    assert {one["stage"] for one in result["generations"]} == {"probe", "warm_start"}
+    assert result["search_examples"] + result["held_out_examples"] == ROWS
+
+
+async def test_time_in_which_nobody_answered_fails_the_job_by_name_and_value(
+    school: School,
+) -> None:
+    school.server.answer = Stuck.of(0, *classroom.MODELS)
+    job = await school.run(budget={"seconds": 0.5})
+    assert (job["status"], job["error"]["code"]) == ("failed", "budget_too_small")
+    assert job["error"]["param"] == "budget.seconds"
+    assert "budget of seconds (0.5)" in job["error"]["message"]
 
 
 class Slow:

@@ -80,7 +80,7 @@ def footnote(found: JobResult) -> str:
         f"Winner: {winner.stage}, generation {winner.generation}, search loss "
         f"{number(winner.search_loss)} on {found.search_examples} examples. "
         f"{found.usage['search'].evaluations} evaluations, {found.seconds:.0f} s{ended}."
-        f"{spent(found)}"
+        f"{spent(found)}{missing(found)}"
     )
 
 
@@ -95,6 +95,11 @@ def spent(found: JobResult) -> str:
         f"{sum(one.output_tokens for one in calls)} out, "
         f"{sum(one.usd for one in calls):.4f} USD."
     )
+
+
+def missing(found: JobResult) -> str:
+    """Which experts have no part in it, and why."""
+    return "".join(f"\nLeft out: {name}, {why}." for name, why in found.left_out.items())
 
 
 def contender_name(contender: ContenderResult) -> Text:

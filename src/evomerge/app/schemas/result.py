@@ -105,8 +105,13 @@ class JobResult(Resource):
     search_examples: int
     held_out_examples: int
     ended_by: str | None = Field(
-        description="The budget that ended the search, or left out examples that nobody could be "
-        "asked about any more; null when it ran its course."
+        description="The budget that ended the search, or left out examples or experts that could "
+        "not be asked any more; null when it ran its course."
+    )
+    left_out: dict[str, str] = Field(
+        default_factory=dict,
+        description="Experts that have no part in the merge since a budget ended before they were "
+        "asked, by name, and how far they were.",
     )
     usage: dict[str, UsageResult] = Field(
         description="Of the search and of the proof; and, where candidates are mixtures of a "

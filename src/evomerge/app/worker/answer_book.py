@@ -293,11 +293,12 @@ class AnswerBook:
     async def _attempt(self, call: PaidCall, sent: Call) -> None:
         """Before each request: those that repeat one are booked as well, with what that may cost.
 
-        They never wait for room: they may hold the place that others need to make it.
+        They never wait for room: they may hold the place that others need to make it. Time may have
+        run out while the first one waited for its turn.
         """
         most = call.most(sent)
+        self.spending.take(most - call.booked)
         if most != call.booked:
-            self.spending.take(most - call.booked)
             call.booked = most
             await self._writes.book_more(call.booking(most, settled=False))
         call.sent = sent

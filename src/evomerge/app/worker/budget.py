@@ -33,6 +33,10 @@ class Allowance:
         self.evaluations += evaluations
         self.tokens += tokens
 
+    def limit(self, name: str | None) -> float | None:
+        """The job's limit of that name."""
+        return None if name is None else getattr(self._budget, name)
+
     def affords(self, wanted: int, seconds: float) -> tuple[int, str | None]:
         """How many of the `wanted` candidates may still be scored, and what forbids the rest.
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from evomerge.app.db.repositories.answers import Outcome
+from evomerge.app.outputs import KnownExpert
+from evomerge.app.schemas.spec import Budget
 from evomerge.app.worker.answer_book import AnswerBook, Asked
+from evomerge.app.worker.completeness import complete
 from evomerge.app.worker.errors import JobError
 from evomerge.app.worker.inputs import Data, Side
 from evomerge.app.worker.order import Desk
@@ -25,6 +31,19 @@ from evomerge.evaluation import Example, Objective
 CONCURRENCY = 128
 LOOK_SECONDS = 1.0
 
+# Of a job's running time: nothing is asked any more from here on, and nothing waited for from here
+# on. The rest is for reading the answers and for the search.
+ASKING, WAITING = 0.9, 0.95
+
+
+def for_asking(budget: Budget) -> Budget:
+    """What the asking alone may take of a job's budget."""
+    return budget.model_copy(update={"seconds": _share(budget, ASKING)})
+
+
+def _share(budget: Budget, share: float) -> float | None:
+    return None if budget.seconds is None else share * budget.seconds
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -36,11 +55,19 @@ class Answered:
 
 @dataclass(frozen=True)
 class Gathered:
-    """Both sides, and the budget that left examples out; None where none did."""
+    """Both sides, as far as they are complete.
 
+    Attributes:
+        known: the experts that are in it.
+        ended_by: the budget that left something out; None where none did.
+        left_out: why, by name, the other experts are not in it.
+    """
+
+    known: tuple[KnownExpert, ...]
     search: Answered
     held_out: Answered
-    ended_by: str | None
+    ended_by: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -49,13 +76,18 @@ class Gathering:
 
     What the search has answers for is written down before it begins: later attempts take just
     that, whatever the book has learnt since.
+
+    Attributes:
+        known: the pool.
+        budget: the job's; `book` has what is `for_asking` of it.
     """
 
-    experts: Sequence[ApiExpert]
+    known: Sequence[KnownExpert]
     task: Task
     data: Data
     desk: Desk
     book: AnswerBook
+    budget: Budget
     _outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     async def run(self, fixed: Mapping[str, Any] | None) -> Gathered:
@@ -73,14 +105,17 @@ class Gathering:
         if fixed is None:
             ended_by = await self._ask_all()
             fixed = {"ended_by": ended_by, **self._complete(ended_by)}
-            self._note(ended_by)
+            self._note(fixed)
             await self.desk.passes(self._progress(len(self._outcomes)), fixed)
         else:
             await self._recall(fixed)
+        known = tuple(self.known[place] for place in fixed["experts"])
         return Gathered(
-            self._answered(self.data.search, fixed["search"]),
-            self._answered(self.data.held_out, fixed["held_out"]),
+            known,
+            self._answered(known, self.data.search, fixed["search"]),
+            self._answered(known, self.data.held_out, fixed["held_out"]),
             fixed["ended_by"],
+            fixed["left_out"],
         )
 
     async def _ask_all(self) -> str | None:
@@ -89,12 +124,22 @@ class Gathering:
         asking = asyncio.create_task(self._collect(asked))
         try:
             while not asking.done():
-                await asyncio.wait([asking], timeout=LOOK_SECONDS)
+                left = self._seconds_left()
+                if left <= 0:
+                    return "seconds"
+                await asyncio.wait([asking], timeout=min(LOOK_SECONDS, left))
                 await self.desk.passes(self._progress(len(asked)))
             return asking.result()
         finally:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
+
+    def _seconds_left(self) -> float:
+        """How much longer to wait for what is under way."""
+        latest = _share(self.budget, WAITING)
+        if latest is None or not self.book.spending.under_way:
+            return math.inf  # what is known already is looked up, however late it is
+        return latest - self.desk.ledger.seconds
 
     async def _collect(self, asked: Sequence[Asked]) -> str | None:
         try:
@@ -114,9 +159,9 @@ class Gathering:
 
     def _about(self, example: Example) -> list[Asked]:
         return [
-            (question, expert)
-            for expert in self.experts
-            for question in questions(expert, example, self.task)
+            (question, one.expert)
+            for one in self.known
+            for question in questions(one.expert, example, self.task)
         ]
 
     def _interleaved(self) -> list[Example]:
@@ -129,45 +174,73 @@ class Gathering:
         ]
         return [example for *_, example in sorted(placed, key=lambda one: one[:2])]
 
-    def _complete(self, ended_by: str | None) -> dict[str, list[int]]:
-        """Places of the examples of each side that everybody was asked about."""
-        places = {
-            "search": self._places(self.data.search),
-            "held_out": self._places(self.data.held_out),
-        }
-        for name, side in (("search", self.data.search), ("held_out", self.data.held_out)):
-            if min(_sizes(side, places[name])) == 0:
-                raise JobError(
-                    "budget_too_small",
-                    f"the budget of {ended_by} ran out before every expert was asked about "
-                    f"one {name} example of each dataset",
-                    f"budget.{ended_by}",
-                )
-        return places
+    def _complete(self, ended_by: str | None) -> dict[str, Any]:
+        """Who takes part, and the places of the examples of each side that they were asked about.
 
-    def _places(self, side: Side) -> list[int]:
-        return [
-            place
-            for place, example in enumerate(side.examples)
-            if all(question.key in self._outcomes for question, _ in self._about(example))
+        Raises:
+            JobError: nobody was asked enough.
+        """
+        search, held_out = self.data.search, self.data.held_out
+        asked = np.array(
+            [
+                [self._was_asked(one.expert, example) for example in self._examples()]
+                for one in self.known
+            ]
+        )
+        behind = len(search.examples)
+        parts = [slice(part.start, part.stop) for part in search.objective.slices]
+        parts += [
+            slice(behind + part.start, behind + part.stop) for part in held_out.objective.slices
         ]
+        found = complete(asked, parts)
+        if found is None:
+            raise JobError(
+                "budget_too_small",
+                f"the budget of {ended_by} ({getattr(self.budget, ended_by or '', None)}) ran out "
+                "before any expert was asked about one example of each dataset to search on and "
+                "one to prove it on",
+                f"budget.{ended_by}",
+            )
+        counts, total = asked.sum(axis=1).tolist(), asked.shape[1]
+        return {
+            "experts": list(found.experts),
+            "search": np.flatnonzero(found.examples[:behind]).tolist(),
+            "held_out": np.flatnonzero(found.examples[behind:]).tolist(),
+            "left_out": {
+                one.name: f"asked about {counts[place]} of {total} examples when the budget of "
+                f"{ended_by} was reached"
+                for place, one in enumerate(self.known)
+                if place not in found.experts
+            },
+        }
 
-    def _answered(self, side: Side, places: Sequence[int]) -> Answered:
+    def _examples(self) -> tuple[Example, ...]:
+        return self.data.search.examples + self.data.held_out.examples
+
+    def _was_asked(self, expert: ApiExpert, example: Example) -> bool:
+        return all(one.key in self._outcomes for one in questions(expert, example, self.task))
+
+    def _answered(
+        self, known: Sequence[KnownExpert], side: Side, places: Sequence[int]
+    ) -> Answered:
         examples = tuple(side.examples[place] for place in places)
-        sizes = tuple(_sizes(side, places))
+        sizes = tuple(
+            sum(part.start <= place < part.stop for place in places)
+            for part in side.objective.slices
+        )
         taken = Side(examples, Objective(sizes, side.objective.weights))
         return Answered(
             taken,
-            tuple(tuple(self._given(expert, one) for one in examples) for expert in self.experts),
+            tuple(tuple(self._given(each.expert, one) for one in examples) for each in known),
         )
 
     def _given(self, expert: ApiExpert, example: Example) -> Given:
         found = [self._outcomes[one.key] for one in questions(expert, example, self.task)]
         return [one if isinstance(one, Answer) else None for one in found]
 
-    def _note(self, ended_by: str | None) -> None:
+    def _note(self, fixed: Mapping[str, Any]) -> None:
         """Tell what is missing."""
-        ledger, total = self.desk.ledger, len(self._outcomes)
+        ledger, total, ended_by = self.desk.ledger, len(self._outcomes), fixed["ended_by"]
         refused = sum(not isinstance(one, Answer) for one in self._outcomes.values())
         ledger.note(
             f"{total} answers are there, {refused} of them refusals.",
@@ -175,13 +248,18 @@ class Gathering:
             answers=total,
             refused=refused,
         )
-        if ended_by is not None:
-            ledger.note(
-                f"The budget of {ended_by} is reached: examples that not every expert was asked "
-                "about are left out.",
-                level="warn",
-                budget=ended_by,
-            )
+        if ended_by is None:
+            return
+        examples = len(fixed["search"]) + len(fixed["held_out"])
+        ledger.note(
+            f"The budget of {ended_by} is reached: the job goes on with {len(fixed['experts'])} of "
+            f"{len(self.known)} experts and the {examples} of {len(self._examples())} examples "
+            "that each of them was asked about.",
+            level="warn",
+            budget=ended_by,
+        )
+        for name, reason in fixed["left_out"].items():
+            ledger.note(f"Expert {name!r} is left out: {reason}.", level="warn", expert=name)
 
     def _progress(self, wanted: int) -> dict[str, Any]:
         spent = self.book.spending.spent
@@ -194,10 +272,3 @@ class Gathering:
             "output_tokens": spent.output_tokens,
             "usd": spent.usd,
         }
-
-
-def _sizes(side: Side, places: Sequence[int]) -> list[int]:
-    """How many of the places lie in each dataset of a side."""
-    return [
-        sum(part.start <= place < part.stop for place in places) for part in side.objective.slices
-    ]

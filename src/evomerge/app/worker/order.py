@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -47,6 +47,11 @@ class Order:
         except ValidationError as error:
             raise JobError("spec_not_understood", f"spec or inputs of the job: {error}") from error
         return cls(job.id, job.attempts, spec, inputs, job.progress, job.gathered)
+
+    def without(self, names: Collection[str]) -> Self:
+        """The same over the rest of its experts."""
+        experts = [one for one in self.inputs.experts if one.name not in names]
+        return replace(self, inputs=self.inputs.model_copy(update={"experts": experts}))
 
 
 @dataclass(frozen=True)

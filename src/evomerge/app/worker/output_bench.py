@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from evomerge.app.outputs import KnownExpert, StoredOutput
+from evomerge.app.outputs import StoredOutput
 from evomerge.app.schemas.spec import Metric
 from evomerge.app.worker.gathering import Answered, Gathered
 from evomerge.connectors.base import Scores
@@ -53,8 +53,8 @@ class OutputBench:
     """A `Workbench` over answers.
 
     Args:
-        known: the experts, in order.
-        task: how they were asked.
+        task: how the experts were asked.
+        gathered: what they answered.
         head, price: see `Fusion` of the job spec.
 
     Raises:
@@ -65,15 +65,14 @@ class OutputBench:
 
     def __init__(
         self,
-        known: Sequence[KnownExpert],
         task: Task,
         gathered: Gathered,
         *,
         head: float,
         price: float,
     ) -> None:
-        experts = [one.expert for one in known]
-        self._known = tuple(known)
+        experts = [one.expert for one in gathered.known]
+        self._known = gathered.known
         self._task = task
         self._head = head
         self._price = price

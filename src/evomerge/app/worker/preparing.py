@@ -12,7 +12,7 @@ from evomerge.app.settings import Settings
 from evomerge.app.worker.answer_book import AnswerBook
 from evomerge.app.worker.benches import LoraBenches
 from evomerge.app.worker.checkpoint_benches import CheckpointBenches
-from evomerge.app.worker.gathering import Gathering
+from evomerge.app.worker.gathering import Gathering, for_asking
 from evomerge.app.worker.inputs import Data, metrics
 from evomerge.app.worker.mixture_benches import MixtureBenches
 from evomerge.app.worker.order import Desk, Order
@@ -77,16 +77,24 @@ class Preparer:
     async def _answers(self, order: Order, data: Data, desk: Desk) -> Prepared:
         known = [one.known for one in order.inputs.experts]
         task = output_task(order.spec, data.search.examples[0].kind)
+        budget = order.spec.budget
         async with self._book(order, desk) as book:
-            experts = [one.expert for one in known]
-            gathered = await Gathering(experts, task, data, desk, book).run(order.gathered)
+            gathering = Gathering(known, task, data, desk, book, budget)
+            gathered = await gathering.run(order.gathered)
             calls = await book.usage()
         fusion = order.spec.fusion
         bench = await asyncio.to_thread(
-            OutputBench, known, task, gathered, head=fusion.plausibility, price=fusion.price
+            OutputBench, task, gathered, head=fusion.plausibility, price=fusion.price
         )
         taken = Data(gathered.search.side, gathered.held_out.side)
-        return Prepared(bench, taken, gathered.ended_by, calls)
+        return Prepared(
+            bench,
+            taken,
+            ended_by=gathered.ended_by,
+            left_out=gathered.left_out,
+            calls=calls,
+            free=True,
+        )
 
     async def _remote(self, order: Order, remote: Remote, data: Data, desk: Desk) -> Prepared:
         places = Places(self.settings, self.lora)
@@ -105,7 +113,7 @@ class Preparer:
             self.database,
             ledger.lease,
             self.connectors,
-            order.spec.budget,
+            for_asking(order.spec.budget),
             lambda: ledger.seconds,
             owner=ledger.lease.owner,
             lease_seconds=self.settings.lease_seconds,

@@ -52,6 +52,7 @@ class MergeRun:
         order = Order.of(await self.ledger.open())
         progress = Progress()
         ready = await self._prepare(order)
+        order = order.without(ready.left_out)
         found, planned = await self._search(order, ready, progress)
         stored = await asyncio.to_thread(ready.bench.merge, found.best.candidate)
         outcome = await self._prove(
@@ -91,7 +92,7 @@ class MergeRun:
         evaluator = bench.evaluator(order.spec.objective.metric)
         search = Search(
             optimizer=optimizer,
-            target=Target(evaluator, side.examples, side.objective),
+            target=Target(evaluator, side.examples, side.objective, ready.free),
             allowance=Allowance(order.spec.budget, optimizer.baseline_evaluations),
             ledger=self.ledger,
             progress=progress,

@@ -28,6 +28,7 @@ from evomerge.optimizers import (
     RecordedEvaluation,
     replay,
 )
+from evomerge.optimizers.probe import WARM_START
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Target:
-    """What candidates are scored on."""
+    """What candidates are scored on.
+
+    Attributes:
+        free: whether scoring costs nothing but arithmetic. What is known to be worth a look is
+            then scored however late it is: the answers may have taken all the time.
+    """
 
     evaluator: Evaluator
     examples: Sequence[Example]
     objective: Objective
+    free: bool = False
 
 
 @dataclass
@@ -153,7 +160,7 @@ class Search:
         start = population.missing[0]
         width = self.target.evaluator.width(self.target.examples)
         wanted = population.candidates[start : (start // width + 1) * width]
-        allowed, self._ended_by = self.allowance.affords(len(wanted), self.ledger.seconds)
+        allowed, self._ended_by = self.allowance.affords(len(wanted), self._seconds())
         if not allowed:
             return
         place = Place(
@@ -174,6 +181,17 @@ class Search:
         )
         if stop:
             raise StoppedError
+
+    def _seconds(self) -> float:
+        """Running time, as far as it may end the search here."""
+        known = self.optimizer.stage in (PROBE, WARM_START)
+        if self.target.free and (known or not self._may_win()):
+            return 0.0
+        return self.ledger.seconds
+
+    def _may_win(self) -> bool:
+        """Whether a candidate that may be the winner is scored."""
+        return any(row.stage in self.optimizer.competing for row in self._rows)
 
     def _metrics(self, size: int) -> Note:
         return self.progress.metrics(self._rows[-size:])
@@ -197,11 +215,11 @@ class Search:
 
     def _found(self) -> Found:
         best, best_expert = self.optimizer.best, self.optimizer.stage_bests.get(PROBE)
-        if not any(row.stage in self.optimizer.competing for row in self._rows):
+        if not self._may_win():
             raise JobError(
                 "budget_too_small",
-                f"the budget of {self._ended_by} ran out before a candidate that may win "
-                "was scored",
+                f"the budget of {self._ended_by} ({self.allowance.limit(self._ended_by)}) ran out "
+                "before a candidate that may win was scored",
                 f"budget.{self._ended_by}",
             )
         if best is None:

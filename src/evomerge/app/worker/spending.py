@@ -53,6 +53,11 @@ class Spending:
         self.spent = spent
         self.reserved = NOTHING
 
+    @property
+    def under_way(self) -> int:
+        """Calls that are not settled."""
+        return self._under_way
+
     def take(self, cost: Cost) -> None:
         """Reserve more for a call that is under way, at once.
 

@@ -93,19 +93,23 @@ class Prepared:
     Attributes:
         bench: the pool.
         data: what can be searched and proven on.
-        ended_by: the budget that left part of the data out; None where it is whole.
+        ended_by: the budget that left part of the data or experts out; None where all is whole.
+        left_out: why, by name, experts of the pool are not in it.
         calls: what was spent on calls to APIs, over all attempts, by model.
         baselines: by name, beside those that every job has.
         reading: what this attempt has spent on reading before the search; None where models read
             as they are scored.
+        free: whether candidates are scored from answers that are there, at the cost of nothing.
     """
 
     bench: Workbench
     data: Data
     ended_by: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
     calls: Mapping[str, Cost] = field(default_factory=dict)
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     reading: Usage | None = None
+    free: bool = False
 
 
 # Makes a job's pool ready; slow.
