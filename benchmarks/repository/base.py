@@ -53,7 +53,7 @@ def write_base(settings: Settings, folder: Path, say: Callable[[str], None]) -> 
         seed=settings.seed,
         say=told,
     )
-    save_model(model.to(torch.bfloat16), folder)
+    save_model(model.bfloat16(), folder)
 
 
 def reading(settings: Settings) -> tuple[list[Example], list[str]]:

