@@ -1,0 +1,90 @@
+"""What is compared: methods of a merge job as users ask for them, all with one budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.evidence.settings import Case
+
+from evomerge.app.schemas.presets import METHOD_PRESETS, Preset
+
+DEFAULT, PAPER, LORAHUB, BASE = "default", "paper", "lorahub", "base"
+SEARCHES = (LORAHUB, "pso", "random")
+RULES = (
+    "task_arithmetic",
+    "ties",
+    "dare_linear",
+    "dare_ties",
+    "della",
+    "breadcrumbs",
+    "emr",
+)
+FIXED = (BASE, "best_expert", "uniform")
+METHODS = (DEFAULT, PAPER, *SEARCHES, *RULES, *FIXED)
+# Experts that an oracle picks for the rules where the pool is a whole repository: fewer than ten.
+TOP_K = 8
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to merge.
+
+    Attributes:
+        name: under which it is recorded.
+        spec: fields of the job spec that make it.
+        oracle: whether only the experts that an oracle finds best take part.
+        reshuffled: whether every population is scored on rows of its own, as the reference does.
+    """
+
+    name: str
+    spec: Json = field(default_factory=dict)
+    oracle: bool = False
+    reshuffled: bool = False
+
+    def fields(self, order: Sequence[str] | None) -> Json:
+        """The fields, with an oracle's choice in them."""
+        if order is None:
+            return self.spec
+        return {**self.spec, "method": {**self.spec["method"], "order": list(order)}}
+
+
+def methods(names: Sequence[str], case: Case, evaluations: int) -> list[Method]:
+    """The methods of these names, each with `evaluations` candidates in all.
+
+    What a search learns from each expert alone counts as much as any other candidate.
+    """
+    return [_method(name, case, evaluations) for name in names]
+
+
+def _method(name: str, case: Case, evaluations: int) -> Method:
+    experts = len(case.experts)
+    if name in (DEFAULT, PAPER):
+        return Method(name, {"method": evo_merging(name, evaluations, experts)})
+    if name in SEARCHES:
+        return Method(name, {"method": {"name": name, "evaluations": evaluations - experts}})
+    oracle = name in RULES and case.setting == "out-of-domain"
+    return Method(name, {"method": {"name": name}}, oracle=oracle and experts > TOP_K)
+
+
+def evo_merging(
+    preset: Preset, evaluations: int, experts: int, changed: Mapping[str, Any] | None = None
+) -> Json:
+    """A preset whose stages share a budget as they do in the preset.
+
+    Args:
+        changed: fields in place of the preset's, such as fewer `stages`.
+    """
+    fields: Json = {**METHOD_PRESETS[preset], **(changed or {})}
+    stages = fields["stages"]
+    # Scoring the experts alone teaches the paper's recipe nothing.
+    left = evaluations - (experts if fields.get("probe_competes", True) else 0)
+    whole = sum(fields[stage]["evaluations"] for stage in stages)
+    shared = {
+        stage: {**fields[stage], "evaluations": left * fields[stage]["evaluations"] // whole}
+        for stage in stages
+    }
+    return {"name": "evo-merging", "preset": preset, **(changed or {}), **shared}
