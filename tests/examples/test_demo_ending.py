@@ -19,11 +19,14 @@ from examples import demo
 
 ROOT = Path(__file__).resolve().parents[2]
 # The demo as it is, over the test's own base, pool, data and job.
+# A shell that starts the tests in the background has them ignore SIGINT, and so their children.
 DEMO = """
+import signal
 import sys
 from pathlib import Path
 from examples import demo
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 demo.HERE = Path(sys.argv[1])
 demo.JOB = demo.HERE / "job.yaml"
 demo.ensure_base = lambda say: demo.HERE / "base"
@@ -93,5 +96,8 @@ async def test_ended_from_outside_it_ends_the_service_and_its_worker(
         if process.returncode is None:
             process.kill()
             await asyncio.wait_for(process.communicate(), PATIENCE)
+        survivors = set(filter(is_alive, family))
+        for survivor in survivors:
+            os.kill(survivor, signal.SIGKILL)
     assert process.returncode == code, rest
-    assert not any(map(is_alive, family))
+    assert not survivors

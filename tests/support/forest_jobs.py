@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ import httpx
 from tests.app.api.client import Api, Json, created
 from tests.support import jobs
 from tests.support.corpora import make_corpus
+from tests.support.worker_processes import WorkerProcess
 
 from evomerge.app.db.engine import Database
 from evomerge.app.main import create_app
@@ -173,7 +171,7 @@ class Plantation:
 
         await jobs.until(is_so, task, PATIENCE)
 
-    async def process(self) -> Process:
+    def process(self) -> WorkerProcess:
         """A worker process of its own."""
         settings = self.settings
         environment = {
@@ -184,14 +182,7 @@ class Plantation:
             "EVOMERGE_MAX_ATTEMPTS": "20",
             **{f"EVOMERGE_{name.upper()}": str(value) for name, value in PACE.items()},
         }
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "evomerge.app.cli",
-            "worker",
-            env={**os.environ, **environment},
-            stdin=DEVNULL,
-        )
+        return WorkerProcess(environment)
 
 
 def _ended(row: Any) -> bool:

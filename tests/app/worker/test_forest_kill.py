@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from tests.app.api.client import Json
 from tests.support import jobs
 from tests.support.forest_jobs import BATCH, Plantation, plantation, recipe
+from tests.support.worker_processes import WorkerProcess, end_all
 
 from evomerge.app.db.models import Job
 
@@ -27,18 +27,15 @@ async def farm(database_url: str, tmp_path: Path) -> AsyncIterator[Plantation]:
 
 
 @pytest.fixture
-async def processes() -> AsyncIterator[list[Process]]:
+async def processes() -> AsyncIterator[list[WorkerProcess]]:
     """Worker processes of the test; none outlives it."""
-    started: list[Process] = []
+    started: list[WorkerProcess] = []
     yield started
-    for process in started:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    await end_all(started)
 
 
 async def kill_owner_at(
-    farm: Plantation, processes: Sequence[Process], job_id: str, step: int
+    farm: Plantation, processes: Sequence[WorkerProcess], job_id: str, step: int
 ) -> None:
     """Kill the worker that has the job in hand once it has done so many steps."""
 
@@ -64,7 +61,7 @@ async def twins(farm: Plantation, spec: Json, **other: object) -> tuple[str, str
 
 @pytest.mark.parametrize("seed", [1])
 async def test_killed_workers_change_nothing(
-    farm: Plantation, processes: list[Process], seed: int
+    farm: Plantation, processes: list[WorkerProcess], seed: int
 ) -> None:
     moments = random.Random(seed)
     seeds = await twins(farm, farm.seed_spec("north", "south", recipe=LONG), forest=None)
@@ -75,7 +72,7 @@ async def test_killed_workers_change_nothing(
     branches = await twins(farm, branch, elm="two")
     forest = await farm.forest()
 
-    processes += [await farm.process() for _ in range(WORKERS)]
+    processes += [farm.process() for _ in range(WORKERS)]
     for straight, killed in (seeds, branches):
         await farm.api.post(f"/v1/forest_jobs/{killed}/resume")
         await kill_owner_at(farm, processes, killed, moments.randint(1, STEPS // 2))

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
-import sys
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from tests.app.worker.test_resume import outcome
 from tests.support import jobs
 from tests.support.checkpoint_jobs import FOREST_SPEC, make_tiny_forest
 from tests.support.lora_jobs import SPEC, TinyPool, make_tiny_pool
+from tests.support.worker_processes import WorkerProcess, end_all
 
 from evomerge.app.db.engine import Database
 from evomerge.app.db.repositories import evaluations
@@ -41,26 +39,16 @@ def spec_over(pool: TinyPool) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def processes() -> AsyncIterator[list[Process]]:
+async def processes() -> AsyncIterator[list[WorkerProcess]]:
     """Worker processes of the test; none outlives it."""
-    started: list[Process] = []
+    started: list[WorkerProcess] = []
     yield started
-    for process in started:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    await end_all(started)
 
 
-async def start(pool: TinyPool, url: str, data_dir: Path) -> Process:
+def start(pool: TinyPool, url: str, data_dir: Path) -> WorkerProcess:
     settings = pool.settings(url, data_dir, max_attempts=10, **PACE)
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "evomerge.app.cli",
-        "worker",
-        env={**os.environ, **pool.environment(settings)},
-        stdin=DEVNULL,
-    )
+    return WorkerProcess(pool.environment(settings))
 
 
 async def straight(shop: Shop, pool: TinyPool, data_dir: Path) -> None:
@@ -78,7 +66,7 @@ async def straight(shop: Shop, pool: TinyPool, data_dir: Path) -> None:
     await task
 
 
-async def kill_owner_at(database: Database, processes: list[Process], rows: int) -> None:
+async def kill_owner_at(database: Database, processes: list[WorkerProcess], rows: int) -> None:
     """Kill the worker that has the job in hand once so many candidates are logged."""
 
     async def reached() -> bool:
@@ -96,12 +84,12 @@ async def kill_owner_at(database: Database, processes: list[Process], rows: int)
 
 @pytest.mark.parametrize("seed", [1])
 async def test_killed_workers_change_nothing(
-    shop: Shop, pool: TinyPool, processes: list[Process], seed: int
+    shop: Shop, pool: TinyPool, processes: list[WorkerProcess], seed: int
 ) -> None:
     url = shop.database.url.render_as_string(hide_password=False)
     await straight(shop, pool, shop.folder)
     await jobs.add_job(shop.database, pool.inputs, "mj_killed", **spec_over(pool))
-    processes += [await start(pool, url, shop.folder) for _ in range(WORKERS)]
+    processes += [start(pool, url, shop.folder) for _ in range(WORKERS)]
     moments = random.Random(seed)
     await kill_owner_at(shop.database, processes, moments.randint(1, 20))
     await kill_owner_at(shop.database, processes, moments.randint(25, 44))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from tests.support import jobs
 from tests.support.checkpoint_jobs import make_tiny_forest
 from tests.support.jobs import write_dataset
 from tests.support.lora_jobs import TinyPool
+from tests.support.worker_processes import WorkerProcess, end_all
 
 from evomerge.app.db.models import Job
 from evomerge.app.db.repositories import evaluations
@@ -53,25 +51,11 @@ def forest(tmp_path_factory: pytest.TempPathFactory) -> TinyPool:
 
 
 @pytest.fixture
-async def processes() -> AsyncIterator[list[Process]]:
+async def processes() -> AsyncIterator[list[WorkerProcess]]:
     """Worker processes of the test; none outlives it."""
-    started: list[Process] = []
+    started: list[WorkerProcess] = []
     yield started
-    for process in started:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def start(environment: Mapping[str, str]) -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "evomerge.app.cli",
-        "worker",
-        env={**os.environ, **environment},
-        stdin=DEVNULL,
-    )
+    await end_all(started)
 
 
 async def straight(shop: Shop, forest: TinyPool, data_dir: Path) -> Job:
@@ -91,7 +75,7 @@ async def straight(shop: Shop, forest: TinyPool, data_dir: Path) -> Job:
 
 
 async def kill_owner(
-    shop: Shop, processes: list[Process], there: Callable[[Job, int], bool]
+    shop: Shop, processes: list[WorkerProcess], there: Callable[[Job, int], bool]
 ) -> None:
     """Kill the worker that has the job in hand once the job is so far."""
 
@@ -114,14 +98,14 @@ def has_read(job: Job) -> bool:
 
 
 async def test_killed_workers_change_nothing(
-    shop: Shop, forest: TinyPool, processes: list[Process], tmp_path: Path
+    shop: Shop, forest: TinyPool, processes: list[WorkerProcess], tmp_path: Path
 ) -> None:
     expected = await straight(shop, forest, tmp_path / "other")
     assert tokens_read(expected) > 0
     await jobs.add_job(shop.database, forest.inputs, "mj_killed", **SPEC)
     url = shop.database.url.render_as_string(hide_password=False)
     settings = forest.settings(url, shop.folder, max_attempts=10, **PACE)
-    processes += [await start(forest.environment(settings)) for _ in range(3)]
+    processes += [WorkerProcess(forest.environment(settings)) for _ in range(3)]
     await kill_owner(shop, processes, lambda job, rows: has_read(job))
     await kill_owner(shop, processes, lambda job, rows: rows >= 100)
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
-import sys
 import time
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +24,7 @@ from tests.support.loopback import serving
 from tests.support.lora_jobs import TinyPool, make_tiny_pool
 from tests.support.tiny import END_OF_TEXT
 from tests.support.tiny_model import TinyModel, read_factors
+from tests.support.worker_processes import WorkerProcess, end_all
 
 from evomerge.app.db.models import Call
 from evomerge.app.schemas.inputs import JobInputs
@@ -131,9 +129,9 @@ def at_llama_cpp(pool: TinyPool, model: TinyModel, folder: Path) -> Iterator[Job
 
 
 @pytest.fixture
-async def start(shop: Shop, pool: TinyPool) -> AsyncIterator[Callable[[], Any]]:
+async def start(shop: Shop, pool: TinyPool) -> AsyncIterator[Callable[[], WorkerProcess]]:
     """Starts a worker process; none outlives the test."""
-    started: list[Process] = []
+    started: list[WorkerProcess] = []
     url = shop.database.url.render_as_string(hide_password=False)
     settings = pool.settings(url, shop.folder, max_attempts=10, **PACE)
     own = {
@@ -141,19 +139,14 @@ async def start(shop: Shop, pool: TinyPool) -> AsyncIterator[Callable[[], Any]]:
         "EVOMERGE_ALLOWED_NETWORKS": json.dumps(["127.0.0.0/8"]),
         "EVOMERGE_ADAPTER_DIRS": json.dumps([str(shop.folder / "shelf")]),
     }
-    environment = {**os.environ, **pool.environment(settings), **own}
+    environment = pool.environment(settings) | own
 
-    async def one() -> Process:
-        arguments = (sys.executable, "-m", "evomerge.app.cli", "worker")
-        process = await asyncio.create_subprocess_exec(*arguments, env=environment, stdin=DEVNULL)
-        started.append(process)
-        return process
+    def one() -> WorkerProcess:
+        started.append(WorkerProcess(environment))
+        return started[-1]
 
     yield one
-    for process in started:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    await end_all(started)
 
 
 async def straight(shop: Shop, pool: TinyPool) -> None:
@@ -180,7 +173,7 @@ async def ended(shop: Shop, job_id: str) -> bool:
 
 @pytest.mark.parametrize("place", [at_vllm, at_lorax, at_llama_cpp])
 async def test_a_killed_job_ends_as_one_that_was_not(
-    shop: Shop, pool: TinyPool, model: TinyModel, place: Any, start: Callable[[], Any]
+    shop: Shop, pool: TinyPool, model: TinyModel, place: Any, start: Callable[[], WorkerProcess]
 ) -> None:
     (shop.folder / "shelf").mkdir()
     moments = random.Random(place.__name__)
@@ -188,7 +181,7 @@ async def test_a_killed_job_ends_as_one_that_was_not(
         await jobs.add_job(shop.database, inputs, "mj_straight", **spec)
         await straight(shop, pool)
         await jobs.add_job(shop.database, inputs, "mj_killed", **spec)
-        workers = [await start() for _ in range(KILLS + 1)]
+        workers = [start() for _ in range(KILLS + 1)]
         await kill_owner_at(shop.database, workers, moments.randint(1, 8))
         await kill_owner_at(shop.database, workers, moments.randint(10, 20))
         await jobs.until(lambda: ended(shop, "mj_killed"), patience=PATIENCE)

@@ -160,6 +160,8 @@ async def test_cancelling_stops_and_brings_the_seed_back(
     scoring = asyncio.create_task(evaluator.score([CANDIDATE] * 4, examples))
     await entered.wait()
     scoring.cancel()
+    for _ in range(10):  # The scoring hears of it before the thread goes on.
+        await asyncio.sleep(0)
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await scoring
