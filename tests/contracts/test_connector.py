@@ -6,12 +6,14 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
 import pytest
 from tests.support.connectors import CANARY, NOW, SUBJECTS, Subject, Waits, connectors
+from tests.support.mutations import mutations
 from tests.support.provider import (
     Action,
     CutOff,
@@ -195,6 +197,23 @@ async def test_only_requests_that_may_have_been_charged_count_as_lost(
     server.faults.extend([Reset(), *[refusal] * (ATTEMPTS - 1)])
     error = await fails(question)
     assert (error.requests, error.charged) == (ATTEMPTS, 1 + lost * (ATTEMPTS - 1))
+
+
+async def test_answers_of_any_other_shape_end_in_a_typed_error_or_in_an_answer(
+    subject: Subject, server: Provider, question: Question
+) -> None:
+    """Each place of a right answer, with every other kind of JSON there."""
+    if subject.provider == "openai":
+        question = replace(question, alternatives=5)
+    async with connectors() as asked:
+        await asked.ask(question)
+        right = subject.answer(server.requests[-1])
+        assert isinstance(right, Send)
+        for changed in mutations(right.body):
+            server.faults.extend([Send(json.dumps(changed))] * ATTEMPTS)
+            with suppress(AskError):
+                await asked.ask(question)
+            server.faults.clear()
 
 
 async def test_an_error_inside_a_200_is_an_error(server: Provider, question: Question) -> None:

@@ -119,7 +119,8 @@ def inside(answer: Any) -> Told | None:
     if not isinstance(answer, dict):
         return None
     error = answer.get("error")
-    for choice in answer.get("choices") or ():
+    choices = answer.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict) and choice.get("error"):
             error = choice["error"]
     if not error:

@@ -98,7 +98,10 @@ def read_alternatives(answer: Any) -> dict[int, float]:
     name = next((one for one in _PROBABILITIES if one in whole), _PROBABILITIES[0])
     first = mapping(entries(whole, name)[0], "a token")
     found: dict[int, float] = {}
-    for token in [first, *(first.get("top_logprobs") or ())]:
+    others = first.get("top_logprobs") or []
+    if not isinstance(others, list):
+        raise BadAnswerError("the alternatives are no list")
+    for token in [first, *(mapping(one, "an alternative") for one in others)]:
         number, value = token.get("id"), logprob(token.get("logprob"))
         if isinstance(number, int) and value is not None:
             found[number] = value

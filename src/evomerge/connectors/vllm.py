@@ -82,8 +82,8 @@ def read_scores(answer: Any, rows: Sequence[Row]) -> list[Said]:
         BadAnswerError: not one choice a row, or not one number a token.
     """
     choices = entries(mapping(answer, "the answer"), "choices")
-    found = {mapping(one, "a choice").get("index", at): one for at, one in enumerate(choices)}
-    if sorted(found) != list(range(len(rows))):
+    found = {_index(one, at): one for at, one in enumerate(choices)}
+    if found.keys() != set(range(len(rows))):
         raise BadAnswerError(f"{len(choices)} choices for {len(rows)} prompts")
     return [_said(_numbers(found[at]), row) for at, row in enumerate(rows)]
 
@@ -106,7 +106,7 @@ def read_probe(answer: Any) -> list[tuple[int, float]]:
     Raises:
         BadAnswerError: they are not told.
     """
-    choice = mapping(entries(mapping(answer, "the answer"), "choices")[0], "a choice")
+    choice = _first_choice(answer)
     numbers = _numbers(choice)
     tokens = [word(one) for one in entries(mapping(choice.get("logprobs"), "logprobs"), "tokens")]
     if not all(token.startswith(_ID) and token[len(_ID) :].isdecimal() for token in tokens):
@@ -258,7 +258,7 @@ async def _verify(server: Server, prompt: Sequence[int], tally: Tally) -> None:
     echoed = await server.post(
         "/v1/completions",
         score_body(model, [row]),
-        lambda answer: _numbers(mapping(entries(answer, "choices")[0], "a choice")),
+        lambda answer: _numbers(_first_choice(answer)),
         tally,
     )
     for (_, one), other in zip(made, echoed[row.start :], strict=False):
@@ -274,6 +274,18 @@ async def _verify(server: Server, prompt: Sequence[int], tally: Tally) -> None:
 class _Ids:
     tokens: tuple[int, ...]
     start: int
+
+
+def _index(choice: Any, place: int) -> int:
+    """Which prompt a choice is about; by its place where it does not say."""
+    index = mapping(choice, "a choice").get("index", place)
+    if not isinstance(index, int):
+        raise BadAnswerError(f"the index of a choice is {type(index).__name__}, not a number")
+    return index
+
+
+def _first_choice(answer: Any) -> Mapping[str, Any]:
+    return mapping(entries(mapping(answer, "the answer"), "choices")[0], "a choice")
 
 
 def _numbers(choice: Mapping[str, Any]) -> list[float | None]:
