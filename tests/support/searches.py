@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -182,3 +183,16 @@ SEARCHES: dict[str, Factory] = {
 }
 # What every promise but those about draws is held to.
 FACTORIES: dict[str, Factory] = {**SEARCHES, "grid": _grid}
+
+
+def broken_at_times(loss: Loss) -> Loss:
+    """Every third candidate NaN or infinite, and all from number 30 to 70."""
+    calls: Iterator[int] = iter(range(1_000_000))
+
+    def broken(candidate: Candidate) -> float:
+        call = next(calls)
+        if call % 3 == 0 or 30 <= call < 70:
+            return (math.nan, math.inf, -math.inf)[call % 9 // 3]
+        return loss(candidate)
+
+    return broken
