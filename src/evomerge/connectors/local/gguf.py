@@ -48,7 +48,9 @@ def _convert(source: Path, staging: Path) -> None:
         )
     except (ValueError, KeyError, NotImplementedError) as error:
         raise BaseFolderError(source, f"transformers cannot read this GGUF: {error}") from error
-    plain_model(quantised).save_pretrained(staging)
+    plain = plain_model(quantised)
+    with making_a_model():
+        plain.save_pretrained(staging)
     tokenizer.save_pretrained(staging)
 
 

@@ -14,16 +14,35 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 _one_at_a_time = threading.RLock()
 
 
 @contextmanager
 def making_a_model() -> Iterator[None]:
-    """Hold this around whatever makes or loads a transformers model, in any thread."""
-    with _one_at_a_time:
+    """Hold this around whatever makes, loads or writes a transformers model, in any thread.
+
+    No progress bar is shown meanwhile: most that would read it are logs.
+    """
+    with _one_at_a_time, _without_bars():
         yield
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers' switch is the process's, and turns the hub's with it; both are put back."""
+    shown, hidden_hub = logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        if hidden_hub:
+            disable_progress_bars()
 
 
 def load_causal_lm(

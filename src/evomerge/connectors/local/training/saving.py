@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from evomerge.connectors.local.loading import making_a_model
+
 _CODE = re.compile(r"(?:os error|code:) (\d+)")
 
 
@@ -32,7 +34,7 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     Raises:
         OSError: the system refuses.
     """
-    with _system_errors():
+    with _system_errors(), making_a_model():
         model.save_pretrained(folder)
 
 
