@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import insert, update
@@ -21,6 +22,7 @@ from evomerge.app.db.repositories import forests
 from evomerge.app.db.repositories.forests import NewElm
 from evomerge.app.services import leftovers
 from evomerge.app.settings import Settings
+from evomerge.connectors.local.forest.cache import LogProbCache
 from evomerge.connectors.local.headers import content_hash
 
 DAY = 24 * 3600.0
@@ -151,3 +153,22 @@ async def test_what_a_crash_left_is_swept_when_it_is_old(
         os.utime(one, (time.time() - 2 * DAY,) * 2)
     await leftovers.sweep(app.state.context, time.time())
     assert stored(settings) == set(kept.values())
+
+
+async def test_what_an_elm_gave_to_tokens_goes_with_its_last_user(
+    api: Api, app: FastAPI, settings: Settings, kept: dict[str, str]
+) -> None:
+    known = settings.data_dir / "log_probs"
+    cache, strange = LogProbCache(known), "0" * 64
+    owners = [f"{digest}-float32" for digest in (kept["ada"], kept["bob"], strange)]
+    for owner in owners:
+        cache.put(owner, {"row": np.zeros(3)})
+    (known / f"{owners[2]}.sqlite-journal").touch()
+    assert (await api.http.delete("/v1/forests/wood/elms/ada")).status_code == 200
+    assert not cache.get(owners[0], ["row"])
+    await leftovers.sweep(app.state.context, time.time())
+    assert cache.get(owners[2], ["row"])  # Young enough to be of an ELM that is about to join.
+    for one in known.iterdir():
+        os.utime(one, (time.time() - 2 * DAY,) * 2)
+    await leftovers.sweep(app.state.context, time.time())
+    assert [one.name for one in known.iterdir()] == [f"{owners[1]}.sqlite"]

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from evomerge.app.db.repositories import jobs, references
 from evomerge.app.services.context import Context
-from evomerge.app.services.storage import INCOMING
+from evomerge.app.services.storage import INCOMING, LOG_PROBS
 from evomerge.app.worker import scratch
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,9 @@ SWEEP_SECONDS = 3600.0
 # Younger files may be of an upload whose row is about to be written.
 GRACE_SECONDS = 24 * 3600.0
 
-_STORES = ("datasets", "experts", "elms")
-_CONTENT = re.compile(r"([0-9a-f]{64})(\.jsonl)?")
+_STORES = ("datasets", "experts", "elms", LOG_PROBS)
+# An ELM's log-probabilities are kept by its content and precision.
+_CONTENT = re.compile(r"([0-9a-f]{64})(\.jsonl|-\w+\.sqlite(-journal)?)?")
 _TRASH = ".trash-"
 # Jobs that nobody can resume.
 _DONE = ("succeeded", "cancelled")
@@ -44,8 +45,9 @@ async def clear(context: Context, path: str | None) -> None:
     """
     if path is None or Path(path).parent not in _stores(context):
         return
+    read = context.settings.data_dir.absolute() / LOG_PROBS
     try:
-        await _remove_unused(context, [Path(path)])
+        await _remove_unused(context, [Path(path), *read.glob(f"{_content(Path(path))}-*")])
     except (OSError, SQLAlchemyError) as error:
         logger.warning("a file that is no longer used stays for now: %s", error)
 
@@ -143,4 +145,4 @@ def _is_ours(path: Path) -> bool:
 
 
 def _content(path: Path) -> str:
-    return path.name.partition(".")[0]
+    return re.split(r"[.-]", path.name, maxsplit=1)[0]

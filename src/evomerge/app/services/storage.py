@@ -14,6 +14,9 @@ from evomerge.app.errors import ConflictError, StorageFullError
 
 # What a crash leaves under this name is swept.
 INCOMING = ".incoming-"
+# The folder, below the service's own, of what ELMs gave to tokens, shared by all jobs: a file an
+# ELM, named by its content.
+LOG_PROBS = "log_probs"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evomerge.app.schemas.inputs import JobInputs, SeedInput
+from evomerge.app.services.storage import LOG_PROBS
 from evomerge.app.settings import Settings
 from evomerge.app.worker.checkpoint_benches import check_unchanged
 from evomerge.app.worker.errors import JobError, StoppedError
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from evomerge.connectors.local.forest.gathering import Gathering
     from evomerge.connectors.local.rows import Row
     from evomerge.evaluation.objective import FloatArray
-
-# Below the data folder: what models gave to tokens, shared by all jobs.
-LOG_PROBS = "log_probs"
 
 
 @dataclass(frozen=True)
