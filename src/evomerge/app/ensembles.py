@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from evomerge.merging.forest.posterior import History
 from evomerge.merging.forest.prior import PriorMode
-
-TopKKind = Literal["static", "token"]
+from evomerge.merging.forest.top_k import TopKKind
 
 
 @dataclass(frozen=True)

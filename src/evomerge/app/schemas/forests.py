@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from evomerge.app.ensembles import TopKKind
 from evomerge.app.schemas.base import Body, Metadata, Name, Page, Reference, Resource, Text
 from evomerge.app.schemas.forest_elms import ElmCreate, Lineage
 from evomerge.app.schemas.jobs import example, page_example
 from evomerge.merging.forest.posterior import History
 from evomerge.merging.forest.prior import PriorMode
+from evomerge.merging.forest.top_k import TopKKind
 
 FOREST_EXAMPLE: dict[str, Any] = {
     "id": "forest_3d9b17e2c4a85f60718293a4",

@@ -7,12 +7,17 @@ must run, but only k are mixed (arXiv 2208.03306, section 3.2: 8 of 64 were enou
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.forest.errors import TopKError
 from evomerge.merging.forest.logs import normalised
+
+# Chosen once, by the prior, or anew at every token.
+TopKKind = Literal["static", "token"]
 
 
 def checked_k(k: int | None, elms: int) -> int:

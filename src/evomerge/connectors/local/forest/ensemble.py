@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -22,11 +21,10 @@ from evomerge.merging.forest.ensemble import mixture, score_texts
 from evomerge.merging.forest.errors import LogProbsError
 from evomerge.merging.forest.posterior import History
 from evomerge.merging.forest.prior import LIMIT, WEIGHT, Prior, chosen, estimate
-from evomerge.merging.forest.top_k import checked_k, foremost, keep_top
+from evomerge.merging.forest.top_k import TopKKind, checked_k, foremost, keep_top
 
 # static: the k ELMs of largest prior run, the others never do; token: all run, and at each token
 # the k of largest posterior are mixed.
-TopKKind = Literal["static", "token"]
 
 
 @dataclass(frozen=True)
