@@ -10,12 +10,11 @@ from fastapi.responses import JSONResponse
 from evomerge.app.api.bodies import documented, form_body, is_form, json_body
 from evomerge.app.api.dependencies import (
     After,
+    AskingDep,
     ContextDep,
-    IdempotencyKey,
     Key,
     Limit,
     answered,
-    ticket,
 )
 from evomerge.app.api.responses import NOT_FOUND, REFUSED, STORED, existed
 from evomerge.app.schemas.base import Deleted
@@ -42,9 +41,7 @@ _BODY = documented(DatasetCreate, DatasetFields, {"file": "JSONL, JSON, CSV or P
     responses=existed(Dataset) | REFUSED | STORED,
     openapi_extra=_BODY,
 )
-async def create_dataset(
-    request: Request, context: ContextDep, idempotency_key: IdempotencyKey = None
-) -> JSONResponse:
+async def create_dataset(request: Request, context: ContextDep, asking: AskingDep) -> JSONResponse:
     """Register a dataset: upload it as a form, or name a file that the service can read.
 
     Every row is checked, and a bad one is named with its number. The same rows under the same
@@ -55,10 +52,10 @@ async def create_dataset(
             file = files["file"]
             stored = await datasets.store(context, file.file, file.filename, fields.format, "file")
             default_name = (file.filename or "").rpartition(".")[0]
-        asked = ticket(request, idempotency_key, fields, stored.content_hash)
+        asked = asking.ticket(fields, stored.content_hash)
     else:
         fields = body = await json_body(request, DatasetCreate)
-        asked = ticket(request, idempotency_key, body)
+        asked = asking.ticket(body)
         if before := await given_before(context.database, asked):
             return answered(before)
         default_name, stored = await datasets.store_path(context, body.path, body.format)

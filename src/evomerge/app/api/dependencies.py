@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, cast
 
@@ -39,20 +40,32 @@ IdempotencyKey = Annotated[
 ]
 
 
-def ticket(request: Request, key: str | None, body: BaseModel, *more: str) -> Ticket | None:
-    """The idempotency key of a request, bound to who asks what of which route.
+@dataclass(frozen=True)
+class Asking:
+    """Who asks for something to be created, and whether twice by the same key is once."""
 
-    Args:
-        key: the header, if it was sent.
-        body: what was asked.
-        more: what was asked beside it, such as the hash of an uploaded file.
-    """
-    if key is None:
-        return None
-    asked = "\n".join([body.model_dump_json(exclude_unset=True), *more])
+    route: str
+    key: str | None
+
+    def ticket(self, body: BaseModel, *more: str) -> Ticket | None:
+        """The idempotency key, bound to who asks what of which route; None without one.
+
+        Args:
+            body: what was asked.
+            more: what was asked beside it, such as the hash of an uploaded file.
+        """
+        if self.key is None:
+            return None
+        asked = "\n".join([body.model_dump_json(exclude_unset=True), *more])
+        return Ticket(self.key, self.route[:255], sha256(asked.encode()).hexdigest())
+
+
+def _asking(request: Request, idempotency_key: IdempotencyKey = None) -> Asking:
     caller = getattr(request.state, "caller", "")
-    route = f"{caller} {request.method} {request.url.path}"
-    return Ticket(key, route[:255], sha256(asked.encode()).hexdigest())
+    return Asking(f"{caller} {request.method} {request.url.path}", idempotency_key)
+
+
+AskingDep = Annotated[Asking, Depends(_asking)]
 
 
 def answered(answer: Answer) -> JSONResponse:

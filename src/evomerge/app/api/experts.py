@@ -8,12 +8,11 @@ from fastapi.responses import JSONResponse
 from evomerge.app.api.bodies import documented, form_body, is_form, json_body
 from evomerge.app.api.dependencies import (
     After,
+    AskingDep,
     ContextDep,
-    IdempotencyKey,
     Key,
     Limit,
     answered,
-    ticket,
 )
 from evomerge.app.api.responses import CONFLICT, NOT_FOUND, REFUSED, STORED, existed
 from evomerge.app.schemas.api_experts import ApiExpertCreate
@@ -33,9 +32,7 @@ router = APIRouter(prefix="/v1/experts", tags=["experts"])
     responses=existed(Expert) | REFUSED | STORED,
     openapi_extra=documented(ExpertCreate, ExpertFields, experts.FILES),
 )
-async def create_expert(
-    request: Request, context: ContextDep, idempotency_key: IdempotencyKey = None
-) -> JSONResponse:
+async def create_expert(request: Request, context: ContextDep, asking: AskingDep) -> JSONResponse:
     """Register a LoRA adapter (upload its two files as a form, or name a folder), or an API.
 
     Every tensor of an adapter is checked against the base model; what is wrong is named with its
@@ -46,10 +43,10 @@ async def create_expert(
         async with form_body(request, ExpertFields, list(experts.FILES)) as (fields, files):
             streams = {name: file.file for name, file in files.items()}
             new = experts.named(fields, await experts.store(context, streams, fields.base))
-        asked = ticket(request, idempotency_key, fields, new.content_hash)
+        asked = asking.ticket(fields, new.content_hash)
     else:
         body = (await json_body(request, ExpertCreate)).root
-        asked = ticket(request, idempotency_key, body)
+        asked = asking.ticket(body)
         if before := await given_before(context.database, asked):
             return answered(before)
         if isinstance(body, ApiExpertCreate):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse
 
 from evomerge.app.api.dependencies import (
     After,
+    AskingDep,
     ContextDep,
-    IdempotencyKey,
     Key,
     Limit,
     answered,
-    ticket,
 )
 from evomerge.app.api.responses import CONFLICT, NOT_FOUND, REFUSED, existed
 from evomerge.app.schemas.base import Deleted, Text
@@ -35,11 +34,10 @@ ElmKey = Annotated[Text, Path(max_length=128, description="An ELM's id, or its n
     responses=existed(Elm) | REFUSED,
 )
 async def add_elm(
-    request: Request,
     forest: Key,
     body: ElmCreate,
     context: ContextDep,
-    idempotency_key: IdempotencyKey = None,
+    asking: AskingDep,
 ) -> JSONResponse:
     """Add a checkpoint that is there already, or the seed itself, as an ELM.
 
@@ -48,7 +46,7 @@ async def add_elm(
     makes room for one part in all. The same content under the same name is the same ELM (200
     instead of 201).
     """
-    asked = ticket(request, idempotency_key, body)
+    asked = asking.ticket(body)
     if before := await given_before(context.database, asked):
         return answered(before)
     row, new = await forest_elms.check(context, forest, body)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
 from evomerge.app.api.dependencies import (
     After,
+    AskingDep,
     ContextDep,
-    IdempotencyKey,
     Limit,
     answered,
-    ticket,
 )
 from evomerge.app.api.job_events import add_events
 from evomerge.app.api.job_files import add_files
@@ -60,17 +59,16 @@ SHOWN = Shown(
     responses=REFUSED,
 )
 async def create_forest_job(
-    request: Request,
     spec: ForestJobSpec,
     context: ContextDep,
-    idempotency_key: IdempotencyKey = None,
+    asking: AskingDep,
 ) -> JSONResponse:
     """Queue a job: train a seed, branch and train an ELM, average a forest, or evaluate it.
 
     Whatever the spec refers to is fixed now, by id and content hash. Every document of its
     corpora is read, so this takes a while where they are large.
     """
-    asked = ticket(request, idempotency_key, spec)
+    asked = asking.ticket(spec)
     return answered(await forest_jobs.create(context, spec, asked))
 
 

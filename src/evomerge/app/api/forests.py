@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from evomerge.app.api.dependencies import (
     After,
+    AskingDep,
     ContextDep,
-    IdempotencyKey,
     Key,
     Limit,
     answered,
-    ticket,
 )
 from evomerge.app.api.responses import CONFLICT, NOT_FOUND, REFUSED, binary, existed
 from evomerge.app.schemas.base import Deleted
@@ -31,10 +30,9 @@ router = APIRouter(prefix="/v1/forests", tags=["forests"])
     responses=existed(Forest) | REFUSED,
 )
 async def create_forest(
-    request: Request,
     body: ForestCreate,
     context: ContextDep,
-    idempotency_key: IdempotencyKey = None,
+    asking: AskingDep,
 ) -> JSONResponse:
     """Make a forest over a seed: a checkpoint's folder, a base, or what a train_seed job made.
 
@@ -42,7 +40,7 @@ async def create_forest(
     read, so this takes about a second a gigabyte. The same seed, ELMs and ensemble under the same
     name are the same forest (200 instead of 201).
     """
-    asked = ticket(request, idempotency_key, body)
+    asked = asking.ticket(body)
     if before := await given_before(context.database, asked):
         return answered(before)
     make = forests.creation(body, await forests.check(context, body))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
 from evomerge.app.api.dependencies import (
     After,
+    AskingDep,
     ContextDep,
-    IdempotencyKey,
     JobId,
     Limit,
     answered,
-    ticket,
 )
 from evomerge.app.api.job_events import add_events
 from evomerge.app.api.job_files import add_files
@@ -61,13 +60,12 @@ SHOWN = Shown(
     responses=REFUSED,
 )
 async def create_merge_job(
-    request: Request,
     spec: MergeJobSpec,
     context: ContextDep,
-    idempotency_key: IdempotencyKey = None,
+    asking: AskingDep,
 ) -> JSONResponse:
     """Queue a search. Whatever the spec refers to is fixed now, by id and content hash."""
-    asked = ticket(request, idempotency_key, spec)
+    asked = asking.ticket(spec)
     return answered(await merge_jobs.create(context, spec, asked))
 
 

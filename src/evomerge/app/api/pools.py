@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from evomerge.app.api.dependencies import (
     After,
+    AskingDep,
     ContextDep,
-    IdempotencyKey,
     Key,
     Limit,
     answered,
-    ticket,
 )
 from evomerge.app.api.responses import NOT_FOUND, REFUSED, STORED, existed
 from evomerge.app.schemas.base import Deleted
@@ -31,17 +30,16 @@ router = APIRouter(prefix="/v1/pools", tags=["pools"])
     responses=existed(Pool) | REFUSED | STORED,
 )
 async def create_pool(
-    request: Request,
     body: PoolCreate,
     context: ContextDep,
-    idempotency_key: IdempotencyKey = None,
+    asking: AskingDep,
 ) -> JSONResponse:
     """Make a pool of registered experts, or register every adapter below a pattern of folders.
 
     All folders are registered or none; one error names every bad one. The same experts under the
     same name are the same pool (200 instead of 201).
     """
-    asked = ticket(request, idempotency_key, body)
+    asked = asking.ticket(body)
     if before := await given_before(context.database, asked):
         return answered(before)
     found = (

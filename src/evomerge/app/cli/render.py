@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from rich import box
@@ -22,136 +23,6 @@ STATUS_STYLES = {
     "paused": "yellow",
     "running": "cyan",
 }
-
-
-def experts(found: Sequence[Json]) -> Table:
-    """One line an expert."""
-    return _rows(
-        found,
-        {
-            "id": _of("id"),
-            "name": _of("name"),
-            "kind": _of("kind"),
-            "base": _of("base"),
-            "rank": lambda row: row.get("info", {}).get("rank"),
-            "created": _created,
-        },
-    )
-
-
-def pools(found: Sequence[Json]) -> Table:
-    """One line a pool."""
-    return _rows(
-        found,
-        {
-            "id": _of("id"),
-            "name": _of("name"),
-            "base": _of("base"),
-            "experts": lambda row: len(row["experts"]),
-            "created": _created,
-        },
-    )
-
-
-def datasets(found: Sequence[Json]) -> Table:
-    """One line a dataset."""
-    return _rows(
-        found,
-        {
-            "id": _of("id"),
-            "name": _of("name"),
-            "kind": _of("kind"),
-            "rows": _of("rows"),
-            "created": _created,
-        },
-    )
-
-
-def forests(found: Sequence[Json]) -> Table:
-    """One line a forest."""
-    return _rows(
-        found,
-        {
-            "id": _of("id"),
-            "name": _of("name"),
-            "parameters": lambda row: row.get("architecture", {}).get("parameters"),
-            "ELMs": lambda row: len(row["elms"]),
-            "created": _created,
-        },
-    )
-
-
-def elms(found: Sequence[Json]) -> Table:
-    """One line an ELM."""
-    return _rows(
-        found,
-        {
-            "id": _of("id"),
-            "name": _of("name"),
-            "domain": _of("domain"),
-            "tokens": _of("tokens"),
-            "own tokens": _of("own_tokens"),
-            "created": _created,
-        },
-    )
-
-
-def jobs(found: Sequence[Json]) -> Table:
-    """One line a job."""
-    return _rows(
-        found,
-        {
-            "id": _of("id"),
-            "name": _of("name"),
-            "status": lambda row: status(row["status"]),
-            "best loss": lambda row: number(row["progress"].get("best_loss")),
-            "evaluations": lambda row: row["progress"].get("evaluations"),
-            "created": _created,
-        },
-    )
-
-
-def forest_jobs(found: Sequence[Json]) -> Table:
-    """One line a job over a forest."""
-    return _rows(
-        found,
-        {
-            "id": _of("id"),
-            "type": _of("type"),
-            "name": _of("name"),
-            "forest": lambda row: row["inputs"]["forest"],
-            "status": lambda row: status(row["status"]),
-            "step": lambda row: row["progress"].get("step"),
-            "loss": lambda row: number(row["progress"].get("loss")),
-            "created": _created,
-        },
-    )
-
-
-def files(found: Sequence[Json]) -> Table:
-    """One line a downloaded file."""
-    return _rows(found, {"file": _of("file"), "bytes": _of("bytes")})
-
-
-def event(happened: Json) -> str:
-    """One line of a job's history."""
-    return f"{moment(happened['created_at'])} {happened['level']:5} {happened['message']}"
-
-
-def json_line(value: Json) -> str:
-    """JSON on one line."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def fields(resource: Json) -> Table:
-    """One resource, a line a field; nested objects as dotted names."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in _flat(resource):
-        shown = moment(value) if name.endswith("_at") else value
-        table.add_row(Text(name), Text("" if shown is None else str(shown)))
-    return table
 
 
 def status(word: str) -> Text:
@@ -179,12 +50,17 @@ def table(*headings: str) -> Table:
     return made
 
 
-def _rows(found: Sequence[Json], columns: Columns) -> Table:
-    made = table(*columns)
-    for row in found:
-        cells = (value(row) for value in columns.values())
-        made.add_row(*(cell if isinstance(cell, Text) else _plain(cell) for cell in cells))
-    return made
+def _a_line_each(columns: Columns) -> Callable[[Sequence[Json]], Table]:
+    """What shows resources, a line each."""
+
+    def shown(found: Sequence[Json]) -> Table:
+        made = table(*columns)
+        for row in found:
+            cells = (value(row) for value in columns.values())
+            made.add_row(*(cell if isinstance(cell, Text) else _plain(cell) for cell in cells))
+        return made
+
+    return shown
 
 
 def _plain(cell: object) -> Text:
@@ -192,12 +68,79 @@ def _plain(cell: object) -> Text:
     return Text("-" if cell is None else str(cell))
 
 
-def _of(name: str) -> Callable[[Json], object]:
-    return lambda row: row.get(name)
+def _field(name: str, row: Json) -> object:
+    return row.get(name)
 
 
-def _created(row: Json) -> str:
-    return moment(row.get("created_at"))
+def _of(*names: str) -> Columns:
+    """Columns that show fields of their names."""
+    return {name.replace("_", " "): partial(_field, name) for name in names}
+
+
+_CREATED: Columns = {"created": lambda row: moment(row.get("created_at"))}
+_STATUS: Columns = {"status": lambda row: status(row["status"])}
+
+experts = _a_line_each(
+    {
+        **_of("id", "name", "kind", "base"),
+        "rank": lambda row: row.get("info", {}).get("rank"),
+        **_CREATED,
+    }
+)
+pools = _a_line_each(
+    {**_of("id", "name", "base"), "experts": lambda row: len(row["experts"]), **_CREATED}
+)
+datasets = _a_line_each({**_of("id", "name", "kind", "rows"), **_CREATED})
+forests = _a_line_each(
+    {
+        **_of("id", "name"),
+        "parameters": lambda row: row.get("architecture", {}).get("parameters"),
+        "ELMs": lambda row: len(row["elms"]),
+        **_CREATED,
+    }
+)
+elms = _a_line_each({**_of("id", "name", "domain", "tokens", "own_tokens"), **_CREATED})
+jobs = _a_line_each(
+    {
+        **_of("id", "name"),
+        **_STATUS,
+        "best loss": lambda row: number(row["progress"].get("best_loss")),
+        "evaluations": lambda row: row["progress"].get("evaluations"),
+        **_CREATED,
+    }
+)
+forest_jobs = _a_line_each(
+    {
+        **_of("id", "type", "name"),
+        "forest": lambda row: row["inputs"]["forest"],
+        **_STATUS,
+        "step": lambda row: row["progress"].get("step"),
+        "loss": lambda row: number(row["progress"].get("loss")),
+        **_CREATED,
+    }
+)
+files = _a_line_each(_of("file", "bytes"))
+
+
+def event(happened: Json) -> str:
+    """One line of a job's history."""
+    return f"{moment(happened['created_at'])} {happened['level']:5} {happened['message']}"
+
+
+def json_line(value: Json) -> str:
+    """JSON on one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def fields(resource: Json) -> Table:
+    """One resource, a line a field; nested objects as dotted names."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _flat(resource):
+        shown = moment(value) if name.endswith("_at") else value
+        table.add_row(Text(name), Text("" if shown is None else str(shown)))
+    return table
 
 
 def _flat(resource: Json, prefix: str = "") -> list[tuple[str, Any]]:

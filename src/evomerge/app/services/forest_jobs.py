@@ -42,7 +42,7 @@ from evomerge.app.services.forest_job_checks import (
     seed_parameters,
 )
 from evomerge.app.services.forest_job_corpora import read_corpora
-from evomerge.app.services.jobs import Family, own_folder
+from evomerge.app.services.jobs import Family, own_folder, shared_fields
 from evomerge.app.services.names import name_from
 from evomerge.app.services.once import Answer, Make, Ticket, given_before, once
 from evomerge.app.services.roots import folder_below_roots
@@ -120,10 +120,8 @@ def resource(row: Job) -> ForestJob:
     inputs = ForestJobInputs.model_validate(row.inputs)
     forest = inputs.forest
     return ForestJob(
-        id=row.id,
+        **shared_fields(row),
         type=row.kind,
-        name=row.name,
-        status=row.status,
         spec=ForestJobSpec.model_validate(row.spec),
         inputs=ResolvedForest(
             forest_id=forest.id if forest else None,
@@ -132,14 +130,6 @@ def resource(row: Job) -> ForestJob:
             elms=_shown(forest.elms if forest else []),
             corpora=_shown(inputs.corpora),
         ),
-        progress=row.progress,
-        error=row.error,
-        metadata=row.meta,
-        attempts=row.attempts,
-        seconds_used=row.seconds_used,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -142,3 +142,20 @@ class Family(Generic[J, E, R]):
 def own_folder(data_dir: Path, row: Job) -> Path:
     """The folder of a job's own files."""
     return folder_of(data_dir, row.id)
+
+
+def shared_fields(row: Job) -> dict[str, Any]:
+    """What any job shows of its row, whatever it does."""
+    same = (
+        "id",
+        "name",
+        "status",
+        "progress",
+        "error",
+        "attempts",
+        "seconds_used",
+        "created_at",
+        "started_at",
+        "finished_at",
+    )
+    return {"metadata": row.meta, **{name: getattr(row, name) for name in same}}

@@ -22,7 +22,7 @@ from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.services.context import Context
 from evomerge.app.services.datasets import first_example
 from evomerge.app.services.inspection import UninspectedError
-from evomerge.app.services.jobs import Family, own_folder
+from evomerge.app.services.jobs import Family, own_folder, shared_fields
 from evomerge.app.services.members import Members, find_members
 from evomerge.app.services.once import Answer, Make, Ticket, once
 from evomerge.app.services.references import find_datasets
@@ -115,19 +115,9 @@ async def resolve(session: AsyncSession, spec: MergeJobSpec, max_experts: int) -
 def resource(row: Job) -> MergeJob:
     """A row as clients see it."""
     return MergeJob(
-        id=row.id,
-        name=row.name,
-        status=row.status,
+        **shared_fields(row),
         spec=MergeJobSpec.model_validate(row.spec),
         inputs=ResolvedInputs.model_validate(row.inputs),
-        progress=row.progress,
-        error=row.error,
-        metadata=row.meta,
-        attempts=row.attempts,
-        seconds_used=row.seconds_used,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
     )
 
 
