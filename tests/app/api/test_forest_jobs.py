@@ -148,6 +148,14 @@ async def test_weights_that_are_no_average(
     refused = response.json()["error"]
     assert refused["code"] == code
     assert refused["param"].startswith(param)
+    assert await nothing_came_of_it(farm)
+
+
+async def nothing_came_of_it(farm: Plantation) -> bool:
+    """No job, and no file beside the database."""
+    listed = (await farm.api.get("/v1/forest_jobs")).json()["data"]
+    files = [path for path in farm.settings.data_dir.rglob("*") if path.is_file()]
+    return not listed and all(path.name.startswith("evomerge.db") for path in files)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +175,20 @@ async def test_documents_that_cannot_be_read(farm: Plantation, content: bytes, s
     message = error(response, 422, "invalid_corpus", "corpus.path")
     assert said in message
     assert "north.jsonl" in message or "'north'" in message
+    assert await nothing_came_of_it(farm)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_line_of_200_megabytes(farm: Plantation) -> None:
+    spec = farm.branch_spec("north")
+    with (farm.root / "north.jsonl").open("wb") as file:
+        file.write(b'{"text": "')
+        file.truncate(200 * 2**20)  # All of its zeros are UTF-8.
+    message = error(
+        await farm.api.post("/v1/forest_jobs", spec), 422, "invalid_corpus", "corpus.path"
+    )
+    assert "north.jsonl, line 1: the line is longer than" in message
+    assert await nothing_came_of_it(farm)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
