@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.app.api.client import Api, Json, created, error
 from tests.support import jobs
+from tests.support.changed_models import refuses_changed_weights
 from tests.support.elms import make_elm
 from tests.support.forest_jobs import Plantation, plantation
 from tests.support.tiny import make_base
@@ -99,6 +100,7 @@ async def test_a_forest_is_merged_proven_and_served(farm: Plantation, grove: Jso
     ]
     assert card["evomerge"]["space"] == "checkpoint"
     assert card["evomerge"]["forest_id"] == grove["id"]
+    await refuses_changed_weights(farm.api, "merged", folder)
     assert await said(farm.api, "merged") == written(folder)
     # A merge is an ELM of the same lineage, and joins the forest as any other.
     copy = farm.root / "merged"

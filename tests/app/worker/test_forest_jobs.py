@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.app.api.client import Json
+from tests.support.changed_models import refuses_changed_weights
 from tests.support.corpora import bytes_of, make_corpus
 from tests.support.forest_jobs import ARCHITECTURE, BATCH, Plantation, plantation, recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -63,6 +64,7 @@ async def test_a_forest_from_its_seed_to_its_report(farm: Plantation) -> None:
         expected = (0.75 * models[1][name].double() + 0.25 * models[2][name].double()).float()
         assert torch.equal(value, expected), name
     assert average["average"]["weights"] == {**weights, "new": 0.0}
+    await refuses_changed_weights(farm.api, "both", folder)
     assert await _said(farm, "both") == _written(folder)
     listed = (await farm.api.get("/v1/models")).json()["data"]
     kinds = {one["id"]: one["evomerge"]["kind"] for one in listed}
@@ -204,6 +206,8 @@ async def test_errors_that_show_only_once_a_worker_reads(farm: Plantation) -> No
     )
     assert (error["code"], error["param"]) == ("corpus_too_small", "recipe.block_tokens")
     assert "'north'" in error["message"]
+    assert (await farm.api.get("/v1/forests/grove")).status_code == 404
+    assert not (farm.settings.data_dir / "elms").exists()
 
     spec = farm.seed_spec("south")
     job_id = await farm.create(spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from evomerge.app.errors import NotPossibleError
 from evomerge.app.serving.errors import ModelUnavailableError
 from evomerge.app.serving.local import ChatForm, LocalModel
 from evomerge.app.settings import Settings
+from evomerge.app.worker.artifacts import changed_file
 from evomerge.connectors.local.errors import LocalModelError
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from evomerge.connectors.local.engine_prompts import Prompter
 
 logger = logging.getLogger(__name__)
+
+# SHA-256 of files by name, read only when it is needed.
+Hashes = Callable[[], Awaitable[Mapping[str, str]]]
 
 # Adapters kept in memory beside a base.
 _ADAPTERS = 64
@@ -59,11 +63,13 @@ class Engines:
         *,
         content_hash: str | None = None,
         base_hash: str | None = None,
+        files: Hashes | None = None,
     ) -> LocalModel:
         """The adapter in a folder over a base; without a folder the base alone.
 
         Args:
             content_hash, base_hash: what adapter and base must have, where that is known.
+            files: tells what the adapter's files must be when it is loaded, where a job made it.
 
         Raises:
             ModelUnavailableError: the base or the adapter cannot be read, or has changed.
@@ -72,7 +78,7 @@ class Engines:
         async with self._loading:
             with needs_torch():
                 loaded = await self._get(base)
-                adapter = await self._adapter(base, folder, loaded.base)
+                adapter = await self._adapter(base, folder, loaded.base, files)
         if adapter is not None and content_hash not in (None, adapter.key):
             raise ModelUnavailableError("the adapter's files have changed", param="model")
         if base_hash not in (None, loaded.base.content_hash):
@@ -81,21 +87,25 @@ class Engines:
             )
         return LocalModel(loaded.engine, loaded.prompter, adapter, form)
 
-    async def checkpoint(self, name: str, folder: Path, form: ChatForm) -> LocalModel:
+    async def checkpoint(
+        self, name: str, folder: Path, form: ChatForm, files: Hashes
+    ) -> LocalModel:
         """A whole model that a job made.
 
         Args:
             name: what errors call it.
-            folder: its checkpoint, which nobody changes.
+            folder: its checkpoint.
+            files: tells what its files must be when it is loaded.
 
         Raises:
-            ModelUnavailableError: it cannot be read.
+            ModelUnavailableError: it cannot be read, or has changed.
             NotPossibleError: torch is not installed.
         """
         async with self._loading:
             known = self._checkpoints.get(folder)
             if known is None or known.engine.closed:
                 with needs_torch():
+                    await asyncio.to_thread(_check_files, name, folder, await files())
                     self._checkpoints[folder] = await asyncio.to_thread(self._load, name, folder)
             self._checkpoints.move_to_end(folder)
             while len(self._checkpoints) > _CHECKPOINTS:
@@ -122,12 +132,14 @@ class Engines:
         return self._loaded[base]
 
     async def _adapter(
-        self, name: str, folder: Path | None, base: BaseModel
+        self, name: str, folder: Path | None, base: BaseModel, files: Hashes | None
     ) -> EngineAdapter | None:
         if folder is None:
             return None
         key = (name, folder)
         if key not in self._adapters:
+            if files is not None:
+                await asyncio.to_thread(_check_files, "the model's adapter", folder, await files())
             self._adapters[key] = await asyncio.to_thread(_load_adapter, folder, base)
         self._adapters.move_to_end(key)
         while len(self._adapters) > _ADAPTERS:
@@ -183,6 +195,15 @@ def needs_torch() -> Iterator[None]:
             f"this model needs {error.name}, which is not installed: "
             "pip install 'evo-merging[local]'"
         ) from error
+
+
+def _check_files(what: str, folder: Path, files: Mapping[str, str]) -> None:
+    changed = changed_file(folder, files)
+    if changed is not None:
+        logger.error("%s: %s has changed", what, folder / changed)
+        raise ModelUnavailableError(
+            f"{what}: its file {changed} has changed since the job wrote it", param="model"
+        )
 
 
 def _load_adapter(folder: Path, base: BaseModel) -> EngineAdapter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ class Models:
             case Job(kind="average") as job:
                 _check_finished(job)
                 folder = folder_of(self._context.settings.data_dir, job.id)
-                return await self._engines.checkpoint(f"job {job.id}", folder, ChatForm())
+                return await self._engines.checkpoint(
+                    f"job {job.id}", folder, ChatForm(), partial(self._hashes, job.id)
+                )
             case Forest() as forest:
                 async with self._context.database.read() as session:
                     elms = await forests.elms(session, forest.id)
@@ -128,6 +131,12 @@ class Models:
             expert = await find(session, Expert, name)
         return expert if expert is not None and expert.kind == "lora" else None
 
+    async def _hashes(self, job_id: str) -> dict[str, str]:
+        """SHA-256 of the files that a job made, by name."""
+        async with self._context.database.read() as session:
+            result = await models.result(session, job_id)
+        return {each["name"]: each["sha256"] for each in result.get("artifacts", [])}
+
     async def _expert(self, expert: Expert) -> ServedModel:
         form = ChatForm(template=expert.meta.get("chat") != _PLAIN)
         return await self._engines.model(
@@ -142,11 +151,20 @@ class Models:
     async def _lora(self, job: Job, spec: MergeJobSpec, inputs: JobInputs) -> ServedModel:
         folder = folder_of(self._context.settings.data_dir, job.id)
         form = await _form(spec, inputs)
-        return await self._engines.model(inputs.base_name, folder, form, base_hash=inputs.base_hash)
+        return await self._engines.model(
+            inputs.base_name,
+            folder,
+            form,
+            base_hash=inputs.base_hash,
+            files=partial(self._hashes, job.id),
+        )
 
     async def _checkpoint(self, job: Job, spec: MergeJobSpec, inputs: JobInputs) -> ServedModel:
         folder = folder_of(self._context.settings.data_dir, job.id)
-        return await self._engines.checkpoint(f"job {job.id}", folder, await _form(spec, inputs))
+        form = await _form(spec, inputs)
+        return await self._engines.checkpoint(
+            f"job {job.id}", folder, form, partial(self._hashes, job.id)
+        )
 
     async def _remote(self, job: Job, spec: MergeJobSpec, inputs: JobInputs) -> ServedModel:
         """Where the winner is an adapter over a base that is here, it answers here."""

@@ -59,6 +59,22 @@ def listing(folder: Path) -> list[Artifact]:
     return [_artifact(path, folder) for path in files]
 
 
+def changed_file(folder: Path, hashes: Mapping[str, str]) -> str | None:
+    """The first file of a job that is not as it was stored; one that is gone has not changed.
+
+    Args:
+        folder: of the job.
+        hashes: SHA-256 of its files by name, as the job's result lists them. The card is for
+            people, who may write in it.
+    """
+    for name, sha256 in hashes.items():
+        if name == MODEL_CARD or not (folder / name).is_file():
+            continue
+        if _artifact(folder / name, folder).sha256 != sha256:
+            return name
+    return None
+
+
 def _artifact(path: Path, folder: Path) -> Artifact:
     with path.open("rb") as stream:
         digest = file_digest(stream, "sha256").hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
@@ -75,3 +77,8 @@ async def experts(session: AsyncSession, limit: int) -> list[Expert]:
         .limit(limit)
     )
     return list(await session.scalars(query))
+
+
+async def result(session: AsyncSession, job_id: str) -> dict[str, Any]:
+    """What a job found and made; empty while there is nothing."""
+    return await session.scalar(select(Job.result).where(Job.id == job_id)) or {}
