@@ -4,9 +4,9 @@
 
 `single` is the engine over one ELM alone. The ensembles are all ELMs, `k static` (the k ELMs of
 largest prior run, the others never), and `k a token` (all run, k are mixed at each token). All
-write the same number of tokens after the same prompts, by the same engine, one request at a time
-and all at once, drawn with temperature 1. They run in turns in one process; every figure is the
-median of its rounds.
+write the same number of tokens after the same prompts, by the same engine, a few requests one at a
+time and all of them at once, drawn with temperature 1. They run in turns in one process; every
+figure is the median of its rounds.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def _compare(elms: Elms, options: argparse.Namespace) -> None:
     )
     models = {"single": SingleModel(first), **_ensembles(elms)}
     asks = _asks(options, int(first.projection.out_features))
-    for label, groups in (("one at a time", [[ask] for ask in asks]), ("at once", [asks])):
+    alone = [[ask] for ask in asks[: options.alone]]
+    for label, groups in (("one at a time", alone), ("at once", [asks])):
         spent = _measure(models, groups, options)
         print(f"\n{label}")
         for name, seconds in spent.items():
@@ -118,9 +119,10 @@ def _write(engine: Engine, asks: Sequence[Ask]) -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser, elms=8)
-    parser.add_argument("--requests", type=int, default=8)
+    parser.add_argument("--requests", type=int, default=8, help="at once")
+    parser.add_argument("--alone", type=int, default=2, help="of those, one at a time as well")
     parser.add_argument("--prompt", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
 
