@@ -1,11 +1,15 @@
 """What the connectors cost: throughput and processor time a request, beside their peers.
 
     python benchmarks/connector_throughput.py [--requests 2000] [--concurrency 64] [--latency 0.05]
+                                             [--ways "bare aiohttp"]
 
 One process serves OpenAI-shaped answers on loopback after a fixed latency. It is asked through our
-connector, through bare httpx, and through the official openai client, in turns; each turn's
-throughput is given as a share of the ideal (concurrency / latency), the processor time is this
-process's own. Ratios of one run are comparable, its seconds are not.
+connector, through bare aiohttp, bare httpx, and the official openai client, in turns. Each turn's
+throughput is given as a share of the ideal (concurrency / latency), and of what can be had of this
+server on this machine: a client that writes bytes made beforehand to sockets and waits for the
+answers, with no HTTP at all. The latency is that client's too, over the server's nominal one: both
+event loops round timers to milliseconds. The processor time is this process's own. Ratios of one
+run are comparable, its seconds are not.
 """
 
 from __future__ import annotations
@@ -13,15 +17,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import multiprocessing
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import cast
 
+import aiohttp
 import httpx
 import openai
 
@@ -59,10 +65,17 @@ Ask = Callable[[int], Awaitable[str]]
 
 @dataclass(frozen=True)
 class Turn:
-    """One way, once: share of the ideal throughput, and milliseconds of our processor a request."""
+    """One way, once.
+
+    Attributes:
+        share: of the ideal throughput.
+        cpu_ms: milliseconds of our processor a request.
+        latency: mean seconds of a request, our own share included.
+    """
 
     share: float
     cpu_ms: float
+    latency: float
 
 
 class Provider(asyncio.Protocol):
@@ -140,6 +153,44 @@ async def ours(base_url: str, concurrency: int) -> AsyncIterator[Ask]:
 
 
 @asynccontextmanager
+async def sockets(base_url: str, concurrency: int) -> AsyncIterator[Ask]:
+    """The most that can be had: bytes made beforehand, connections that are open already."""
+    url = httpx.URL(base_url)
+    free = [await asyncio.open_connection(url.host, url.port) for _ in range(concurrency)]
+    body = json.dumps({"model": "m", "messages": messages(0), "max_tokens": 8}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: {len(body)}\r\n\r\n"
+    whole = head.encode() + body
+
+    async def ask(number: int) -> str:
+        reader, writer = free.pop()
+        writer.write(whole)
+        answer = await reader.readexactly(len(RESPONSE))
+        free.append((reader, writer))
+        return "Paris." if answer == RESPONSE else ""
+
+    try:
+        yield ask
+    finally:
+        for _, writer in free:
+            writer.close()
+
+
+@asynccontextmanager
+async def bare_aiohttp(base_url: str, concurrency: int) -> AsyncIterator[Ask]:
+    connector = aiohttp.TCPConnector(limit=concurrency)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as client:
+
+        async def ask(number: int) -> str:
+            body = {"model": "m", "messages": messages(number), "max_tokens": 8, "temperature": 0}
+            async with client.post(f"{base_url}/chat/completions", json=body) as answer:
+                text: str = (await answer.json())["choices"][0]["message"]["content"]
+            return text
+
+        yield ask
+
+
+@asynccontextmanager
 async def bare_httpx(base_url: str, concurrency: int) -> AsyncIterator[Ask]:
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     headers = {"Authorization": f"Bearer {KEY}"}
@@ -170,45 +221,65 @@ async def official(base_url: str, concurrency: int) -> AsyncIterator[Ask]:
         yield ask
 
 
-WAYS = {"ours": ours, "bare httpx": bare_httpx, "openai client": official}
+FLOOR = "sockets"
+WAYS = {
+    "ours": ours,
+    FLOOR: sockets,
+    "bare aiohttp": bare_aiohttp,
+    "bare httpx": bare_httpx,
+    "openai client": official,
+}
 
 
 async def turn(ask: Ask, requests: int, concurrency: int, latency: float) -> Turn:
     """All requests, `concurrency` at a time."""
     numbers = iter(range(requests))
+    waited = 0.0
 
     async def work() -> None:
+        nonlocal waited
         for number in numbers:
+            begun = time.perf_counter()
             if await ask(number) != "Paris.":
                 raise ValueError("another answer than the server's")
+            waited += time.perf_counter() - begun
 
     started, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(work() for _ in range(concurrency)))
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    return Turn(requests / seconds / (concurrency / latency), 1e3 * cpu / requests)
+    share = requests / seconds / (concurrency / latency)
+    return Turn(share, 1e3 * cpu / requests, waited / requests)
 
 
-async def measure(requests: int, concurrency: int, latency: float, turns: int) -> None:
+async def measure(
+    requests: int, concurrency: int, latency: float, turns: int, ways: Sequence[str]
+) -> None:
     with provider(latency) as base_url:
         async with AsyncExitStack() as stack:
             asks = {
                 name: await stack.enter_async_context(way(base_url, concurrency))
                 for name, way in WAYS.items()
+                if name in ways
             }
-            found: dict[str, list[Turn]] = {name: [] for name in WAYS}
+            found: dict[str, list[Turn]] = {name: [] for name in asks}
             for ask in asks.values():
                 await turn(ask, 2 * concurrency, concurrency, latency)
             for _ in range(turns):
                 for name, ask in asks.items():
                     found[name].append(await turn(ask, requests, concurrency, latency))
     print(f"{requests} requests, {concurrency} at once, {latency * 1e3:g} ms; best of {turns}")
+    waves = math.ceil(requests / concurrency)
+    print(f"{requests / concurrency / waves:6.1%} of the ideal is all that {waves} waves can reach")
     least = min(one.cpu_ms for one in found["ours"])
+    floor = max(one.share for one in found[FLOOR])
     for name, several in found.items():
         share = max(one.share for one in several)
         cpu = min(one.cpu_ms for one in several)
         middle = statistics.median(one.share for one in several)
         print(
             f"{name:14} {share:6.1%} of the ideal throughput (median {middle:.1%}), "
+            f"{share / floor:6.1%} of what sockets reach, "
+            f"{1e3 * min(one.latency for one in several):.1f} ms each, "
             f"{cpu:.2f} ms of processor a request, {cpu / least:.2f} times ours"
         )
 
@@ -219,8 +290,12 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--latency", type=float, default=0.05)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     chosen = parser.parse_args()
-    event_loop.run(measure(chosen.requests, chosen.concurrency, chosen.latency, chosen.turns))
+    ways = {"ours", FLOOR, *chosen.ways}
+    event_loop.run(
+        measure(chosen.requests, chosen.concurrency, chosen.latency, chosen.turns, sorted(ways))
+    )
 
 
 if __name__ == "__main__":
