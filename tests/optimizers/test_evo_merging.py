@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.support.searches import bits, quadratic, run, signed_target
 
 from evomerge.optimizers import (
@@ -14,6 +16,7 @@ from evomerge.optimizers import (
     DenoisingParameters,
     EvoMerging,
     EvoMergingParameters,
+    InvalidParameterError,
     RandomSearch,
     ScalingParameters,
 )
@@ -184,6 +187,85 @@ class TestProbe:
         assert probed.stages == ("probe", "scaling")
         expected = run(without, loss).populations
         assert bits(run(probed, loss).populations[1:]) == bits(expected)
+
+
+class TestTopK:
+    LOSSES = np.array([5.0, math.nan, 1.0, 4.0, math.inf, 2.0])
+
+    @pytest.mark.parametrize("stages", [("denoising", "scaling"), ("scaling", "denoising")])
+    def test_the_stages_see_the_best_of_the_probe_alone(self, stages: tuple[str, ...]) -> None:
+        optimizer = search(6, stages=stages, groups=2, probe=True, top_k=3)
+        optimizer.tell(optimizer.ask(), self.LOSSES)
+        told = run(optimizer, lambda c: float(((c.alpha * c.beta - 0.3) ** 2).mean()))
+        chosen, others = [2, 3, 5], [0, 1, 4]
+        searched = {"denoising": False, "scaling": False}
+        for (stage, _), population in zip(told.stages, told.populations, strict=True):
+            for candidate in population:
+                assert (candidate.beta[:, others] == 0).all()
+                assert (candidate.alpha[:, others] == 1).all()
+                values = candidate.alpha if stage == "denoising" else candidate.beta
+                searched[stage] |= len(np.unique(values[:, chosen])) == 6
+        assert searched == {"denoising": True, "scaling": True}
+
+    @pytest.mark.parametrize(
+        ("start", "weights"),
+        [
+            ("uniform", [0.0, 0.0, 0.5, 0.0, 0.0, 0.5]),
+            ("best_expert", [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]),
+        ],
+    )
+    def test_scaling_starts_among_them(self, start: str, weights: list[float]) -> None:
+        scaling = ScalingParameters(evaluations=100, sigma=1e-6, start=start)  # type: ignore[arg-type]
+        optimizer = Cma(6, scaling, seed=0, probe=True, top_k=2)
+        optimizer.tell(optimizer.ask(), self.LOSSES)
+        assert all(np.allclose(c.beta, weights, atol=1e-4) for c in optimizer.ask())
+
+    def test_who_takes_no_part_stays_out_whatever_the_bounds(self) -> None:
+        scaling = ScalingParameters(evaluations=100, low=0.2)
+        optimizer = search(4, scaling=scaling, probe=True, top_k=2)
+        optimizer.tell(optimizer.ask(), np.array([2.0, 1.0, 4.0, 3.0]))
+        told = run(optimizer, quadratic(np.full(4, 0.3)))
+        assert all((c.beta[:, 2:] == 0).all() for some in told.populations for c in some)
+        assert all((c.beta[:, :2] >= 0.2).all() for some in told.populations for c in some)
+
+    def test_a_smaller_pool_takes_part_whole(self) -> None:
+        loss = quadratic(signed_target(4))
+        whole = search(4, probe=True)
+        limited = search(4, probe=True, top_k=16)
+        assert bits(run(limited, loss).populations) == bits(run(whole, loss).populations)
+
+    @settings(max_examples=20, deadline=None)
+    @given(
+        losses=st.lists(st.floats(), min_size=5, max_size=5),
+        top_k=st.integers(1, 5),
+        seed=st.integers(0, 2**32 - 1),
+    )
+    def test_it_is_the_search_over_a_pool_of_them(
+        self, losses: list[float], top_k: int, seed: int
+    ) -> None:
+        """What the others would do has no say, and not even a draw."""
+        target = signed_target(5)
+        optimizer = search(5, seed=seed, probe=True, top_k=top_k)
+        optimizer.tell(optimizer.ask(), np.array(losses))
+        population = optimizer.ask()
+        members = np.flatnonzero(population[0].beta[0])
+        alone = search(top_k, seed=seed)
+        asked = [Candidate(c.alpha[:, members], c.beta[:, members]) for c in population]
+        assert len(members) == top_k
+        assert bits([asked]) == bits([alone.ask()])
+        optimizer.tell(population, np.zeros(len(population)))
+        alone.tell(asked, np.zeros(len(population)))
+        among = run(optimizer, lambda c: float((c.alpha * c.beta)[0, members] @ target[members]))
+        only = run(alone, lambda c: float((c.alpha * c.beta)[0] @ target[members]))
+        assert among.stages == only.stages
+
+    def test_needs_a_probe(self) -> None:
+        with pytest.raises(InvalidParameterError, match=r"top_k=3: needs probe=True"):
+            EvoMergingParameters(top_k=3)
+
+    def test_is_at_least_one(self) -> None:
+        with pytest.raises(InvalidParameterError, match=r"top_k=0"):
+            EvoMergingParameters(top_k=0, probe=True)
 
 
 class TestConvergence:

@@ -125,6 +125,17 @@ def _scaling_first(experts: int, groups: int, seed: int) -> Optimizer:
     return EvoMerging(experts, parameters, seed=seed, groups=groups)
 
 
+def _top_three(experts: int, groups: int, seed: int) -> Optimizer:
+    parameters = EvoMergingParameters(
+        stages=("scaling", "denoising"),
+        denoising=DenoisingParameters(evaluations=60, sigma=0.1),
+        scaling=ScalingParameters(evaluations=100, sigma=0.1, start="best_expert"),
+        probe=True,
+        top_k=3,
+    )
+    return EvoMerging(experts, parameters, seed=seed, groups=groups)
+
+
 def _denoising(experts: int, groups: int, seed: int) -> Optimizer:
     parameters = EvoMergingParameters(
         stages=("denoising",), denoising=DenoisingParameters(evaluations=80)
@@ -173,6 +184,7 @@ SEARCHES: dict[str, Factory] = {
     "paper": _paper,
     "baseline_probe": _baseline_probe,
     "scaling_first": _scaling_first,
+    "top_three": _top_three,
     "denoising": _denoising,
     "nonnegative": _nonnegative,
     "diagonal": _diagonal,

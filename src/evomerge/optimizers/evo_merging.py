@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from evomerge.optimizers.candidate import Candidate, FloatArray, uniform
+from evomerge.optimizers.candidate import Candidate, FloatArray
 from evomerge.optimizers.cma_stage import CmaParameters, CmaStage
 from evomerge.optimizers.parameters import (
     DenoisingParameters,
@@ -17,7 +17,8 @@ from evomerge.optimizers.parameters import (
     check_pool,
     check_seed,
 )
-from evomerge.optimizers.probe import PROBE, WARM_START, probe_plan, warm_plan
+from evomerge.optimizers.preselection import IndexArray, Preselection
+from evomerge.optimizers.probe import PROBE, WARM_START, Probe, warm_plan
 from evomerge.optimizers.staged import Bests, RunningStage, StagedSearch, StagePlan
 
 DENOISING: Final = "denoising"
@@ -30,6 +31,10 @@ class EvoMerging(StagedSearch):
     What a stage holds fixed is the best of an earlier stage, by that stage's own penalised
     objective as in the paper; before there is one, alpha is one everywhere and beta is
     `scaling.start`. The winner (`best`) is the lowest unpenalised loss of all stages.
+
+    With `top_k` both stages see only the experts that did best in the probe, as if the pool held
+    no others (whose beta is zero and whose alpha is one): CMA-ES needs more evaluations with every
+    dimension than experts without any bearing on the task are worth.
 
     Args:
         experts: size N of the pool, at least 1.
@@ -56,10 +61,12 @@ class EvoMerging(StagedSearch):
         check_pool(experts, groups)
         check_seed(seed)
         parameters = parameters or EvoMergingParameters()
-        pool = _Pool(experts, groups, parameters.scaling)
+        probe = Probe(experts)
+        top_k = parameters.top_k and min(parameters.top_k, experts)
+        pool = _Pool(Preselection(experts, top_k), probe, groups, parameters.scaling)
         plans = []
         if parameters.probe:
-            plans.append(probe_plan(experts, groups, competes=parameters.probe_competes))
+            plans.append(probe.plan(groups, competes=parameters.probe_competes))
             if starts:
                 plans.append(warm_plan(starts, groups, competes=parameters.probe_competes))
         for number, stage in enumerate(parameters.stages):
@@ -89,6 +96,7 @@ class Cma(EvoMerging):
         diagonal_above: int = 200,
         probe: bool = False,
         probe_competes: bool = True,
+        top_k: int | None = None,
         starts: Sequence[FloatArray] = (),
     ) -> None:
         parameters = EvoMergingParameters(
@@ -99,46 +107,63 @@ class Cma(EvoMerging):
             diagonal_above=diagonal_above,
             probe=probe,
             probe_competes=probe_competes,
+            top_k=top_k,
         )
         super().__init__(experts, parameters, seed=seed, groups=groups, starts=starts)
 
 
 @dataclass(frozen=True)
 class _Pool:
-    """Shapes, and the weights that a search has before any stage has found better."""
+    """Who takes part, and the weights that a search has before any stage has found better.
 
-    experts: int
+    A vector holds the K who take part in every group, (G K,).
+    """
+
+    selection: Preselection
+    probe: Probe
     groups: int
     scaling: ScalingParameters
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return (self.groups, self.experts)
-
-    @property
     def dimension(self) -> int:
-        return self.groups * self.experts
+        return self.groups * self.selection.size
+
+    def _members(self) -> IndexArray:
+        return self.selection.members(self.probe.losses)
 
     def alpha(self, bests: Bests) -> FloatArray:
-        """The best alpha found; ones before any was."""
+        """The best alpha found, (G, N); ones before any was."""
         if DENOISING in bests:
             return bests[DENOISING].candidate.alpha.copy()
-        return np.ones(self.shape)
+        return np.ones((self.groups, self.selection.experts))
 
     def beta(self, bests: Bests) -> FloatArray:
-        """The best beta found; the start weights before any was."""
+        """The best beta found, (G, N); the start weights of those who take part before any was."""
         if SCALING in bests:
             return bests[SCALING].candidate.beta.copy()
-        return np.clip(self._start(bests), self.scaling.lower, self.scaling.high)
+        known = np.clip(self._start(bests), self.scaling.lower, self.scaling.high)
+        return self.spread(self.taken(known), others=0.0)
 
     def _start(self, bests: Bests) -> FloatArray:
+        experts = self.selection.experts
         if self.scaling.start == "zeros":
-            return np.zeros(self.shape)
+            return np.zeros((self.groups, experts))
         known = [bests[stage] for stage in (PROBE, WARM_START) if stage in bests]
         if self.scaling.start == "best_expert" and known:
             return min(known, key=lambda best: best.loss).candidate.beta
         # Also where every probe broke: then nobody knows a best expert.
-        return uniform(self.experts, self.groups).beta
+        return np.full((self.groups, experts), 1.0 / self.selection.size)
+
+    def taken(self, weights: FloatArray) -> FloatArray:
+        """The vector of those who take part out of (G, N)."""
+        chosen: FloatArray = weights[:, self._members()].ravel()
+        return chosen
+
+    def spread(self, vector: FloatArray, *, others: float) -> FloatArray:
+        """(G, N): the vector's values where experts take part, `others` elsewhere."""
+        found = np.full((self.groups, self.selection.experts), others)
+        found[:, self._members()] = vector.reshape(self.groups, -1)
+        return found
 
 
 def _denoising(
@@ -151,7 +176,7 @@ def _denoising(
         beta = pool.beta(bests)
         search = CmaStage(settings, np.full(pool.dimension, stage.start), random)
         return RunningStage(
-            search, lambda vector: Candidate(vector.reshape(pool.shape), beta.copy())
+            search, lambda vector: Candidate(pool.spread(vector, others=1.0), beta.copy())
         )
 
     return _plan(settings, pool, begin)
@@ -164,9 +189,9 @@ def _scaling(
 
     def begin(bests: Bests) -> RunningStage:
         alpha = pool.alpha(bests)
-        search = CmaStage(settings, pool.beta(bests).ravel(), random)
+        search = CmaStage(settings, pool.taken(pool.beta(bests)), random)
         return RunningStage(
-            search, lambda vector: Candidate(alpha.copy(), vector.reshape(pool.shape))
+            search, lambda vector: Candidate(alpha.copy(), pool.spread(vector, others=0.0))
         )
 
     return _plan(settings, pool, begin)

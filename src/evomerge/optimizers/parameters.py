@@ -57,8 +57,8 @@ class ScalingParameters:
         sigma: first standard deviation of every beta.
         low, high: bounds of beta.
         l1: weight of the penalty on the mean of |beta|.
-        start: every weight 1/N, every weight zero, or one on the best probed expert; clipped
-            into the bounds.
+        start: every weight 1/K with K experts taking part, every weight zero, or one on the
+            best probed expert; clipped into the bounds.
         sign: nonnegative raises the lower bound to zero (the paper's ablation without sign flip).
 
     Raises:
@@ -101,6 +101,7 @@ class EvoMergingParameters:
         diagonal_above: more dimensions than this get a diagonal covariance.
         probe: ask every expert alone before the first stage.
         probe_competes: whether a probed expert may be the winner.
+        top_k: how many experts, the best of the probe, the stages see at most; None for all.
 
     Raises:
         InvalidParameterError: a value is outside its range, or two contradict each other.
@@ -114,6 +115,7 @@ class EvoMergingParameters:
     diagonal_above: int = 200
     probe: bool = False
     probe_competes: bool = True
+    top_k: int | None = None
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -126,6 +128,10 @@ class EvoMergingParameters:
         if self.patience is not None:
             check_at_least("patience", self.patience, 1)
         check_at_least("diagonal_above", self.diagonal_above, 1)
+        if self.top_k is not None:
+            check_at_least("top_k", self.top_k, 1)
+            if not self.probe:
+                raise InvalidParameterError("top_k", self.top_k, "needs probe=True")
         if self.scaling.start == "best_expert" and not self.probe:
             raise InvalidParameterError("scaling.start", "best_expert", "needs probe=True")
         if self.stages[0] == "denoising" and self.scaling.start == "zeros":

@@ -54,11 +54,6 @@ class Probe(ListStage):
         return _plan(PROBE, self, self.experts, groups, competes=competes)
 
 
-def probe_plan(experts: int, groups: int, *, competes: bool) -> StagePlan:
-    """A probe whose losses nobody asks for."""
-    return Probe(experts).plan(groups, competes=competes)
-
-
 def warm_plan(starts: Sequence[FloatArray], groups: int, *, competes: bool) -> StagePlan:
     """Weights that are worth a look before a search, (experts,) float64 each."""
     vectors = np.stack(starts)

@@ -146,6 +146,26 @@ def test_the_paper_preset_is_the_papers_search() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("method", "searched"),
+    [
+        ({"name": "evo-merging"}, 16),
+        ({"name": "evo-merging", "top_k": None}, 20),
+        ({"name": "evo-merging", "preset": "paper", "population": 30}, 20),
+        ({"name": "cma"}, 20),
+        ({"name": "cma", "top_k": 5}, 5),
+    ],
+)
+def test_how_many_experts_of_a_large_pool_are_searched_over(
+    method: dict[str, object], searched: int
+) -> None:
+    spec = MergeJobSpec.model_validate({**SPEC, "method": method})
+    optimizer = build_optimizer(spec, 20)
+    optimizer.tell(optimizer.ask(), np.arange(20.0))
+    candidate = optimizer.ask()[0]
+    assert (candidate.beta != 0).sum() == searched
+
+
 def test_every_method_scores_each_expert_alone_first() -> None:
     scaling = {"evaluations": 12}
     for method in (

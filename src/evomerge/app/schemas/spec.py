@@ -130,6 +130,13 @@ class _Population(Body):
     diagonal_above: int = Field(
         200, ge=1, description="Diagonal covariance for more dimensions than this."
     )
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Of a larger pool only so many experts are searched over: those that alone "
+        "lose least on search data.",
+    )
 
 
 class EvoMergingMethod(_Population):
@@ -273,6 +280,12 @@ class MergeJobSpec(Body):
     )
     seed: int = Field(7, ge=0, le=2**32 - 1)
     metadata: Metadata = Field(default_factory=dict)
+
+    @property
+    def makes_checkpoint(self) -> bool:
+        """Whether a whole checkpoint is stored, not an adapter or an ensemble."""
+        ruled = isinstance(self.method, RuleMethod) and self.output.rank is None
+        return self.space == "checkpoint" or ruled
 
     @model_validator(mode="before")
     @classmethod

@@ -65,6 +65,7 @@ def build_optimizer(
             diagonal_above=method.diagonal_above,
             probe=True,
             probe_competes=method.probe_competes,
+            top_k=method.top_k,
         )
         return EvoMerging(
             experts, parameters, seed=spec.seed, groups=spec.layer_groups, starts=starts
@@ -79,6 +80,7 @@ def build_optimizer(
             patience=method.patience,
             diagonal_above=method.diagonal_above,
             probe=True,
+            top_k=method.top_k,
             starts=starts,
         )
     if isinstance(method, BaseMethod):
