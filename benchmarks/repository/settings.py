@@ -72,9 +72,9 @@ class ExpertRecipe:
 
     rank: int = 8
     lora_alpha: int = 16
-    steps: int = 300
+    steps: int = 150
     batch: int = 16
-    learning_rate: float = 4e-3
+    learning_rate: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def quick_settings() -> Settings:
         members=QUICK,
         least=10,
         base=BaseRecipe(vocabulary=1024, hidden=64, intermediate=176, layers=2, steps=1000),
-        expert=ExpertRecipe(steps=120),
+        expert=ExpertRecipe(steps=120, learning_rate=4e-3),
     )
 
 
