@@ -60,6 +60,20 @@ def test_one_seed_one_answer() -> None:
     np.testing.assert_array_equal(one.router.centres, again.router.centres)
 
 
+def test_unbalanced_each_is_with_its_nearest_centre() -> None:
+    found = cluster(DOCUMENTS, 3, balance=False)
+    nearest = found.router.log_weights(DOCUMENTS).argmax(axis=1)
+    np.testing.assert_array_equal(found.labels, nearest)
+
+
+def test_a_tick_may_stop_it() -> None:
+    def stop() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        cluster(DOCUMENTS, 3, tick=stop)
+
+
 def test_copies_and_empty_documents_are_shared_out_too() -> None:
     found = cluster(["the same words"] * 10 + [""] * 5, 4)
     assert sorted(np.bincount(found.labels).tolist()) == [3, 4, 4, 4]

@@ -8,7 +8,7 @@ as `router` says, and put into clusters of equal size by k-means whose assignmen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,8 @@ class Clusters:
     """Documents in clusters, and how other texts find theirs.
 
     Attributes:
-        labels: (m,), the cluster of each document; sizes are within one of each other.
+        labels: (m,), the cluster of each document; where they are balanced, sizes are within one
+            of each other.
         router: see `Router`.
     """
 
@@ -54,8 +55,10 @@ def cluster(
     dimensions: int = DIMENSIONS,
     words: int = WORDS,
     temperature: float = TEMPERATURE,
+    balance: bool = True,
+    tick: Callable[[], None] = lambda: None,
 ) -> Clusters:
-    """Put documents into clusters of equal size.
+    """Put documents into clusters, of equal size unless `balance` says otherwise.
 
     Args:
         documents: m texts, at least as many as clusters.
@@ -64,6 +67,9 @@ def cluster(
         dimensions: of the SVD at most; fewer where there are fewer documents or words.
         words: so many at most, those that occur most.
         temperature: the router's.
+        balance: whether sizes are within one of each other; else each document is in the cluster
+            of its nearest centre.
+        tick: called between the steps of the computation; may raise to stop it.
 
     Raises:
         ClusterError: so many clusters cannot be made, the documents have no words, or dimensions
@@ -77,8 +83,10 @@ def cluster(
     for field, value in (("dimensions", dimensions), ("words", words)):
         if value < 1:
             raise ClusterError(field, value, "must be at least 1")
+    tick()
     known, directions, vectors = _embedded(documents, dimensions, words, seed)
-    labels, centres = _balanced_k_means(vectors, clusters, seed)
+    tick()
+    labels, centres = _k_means(vectors, clusters, seed, balance, tick)
     return Clusters(labels, Router(known, directions, centres, temperature))
 
 
@@ -102,21 +110,48 @@ def _embedded(
     return known, tf_idf.idf_[:, None] * directions, unit(weights @ directions)
 
 
-def _balanced_k_means(vectors: FloatArray, clusters: int, seed: int) -> tuple[IntArray, FloatArray]:
+def _k_means(
+    vectors: FloatArray, clusters: int, seed: int, balance: bool, tick: Callable[[], None]
+) -> tuple[IntArray, FloatArray]:
     """Clusters of rows (m, d) and the means of their members (n, d)."""
     from sklearn.cluster import kmeans_plusplus
 
     centres, _ = kmeans_plusplus(vectors, clusters, random_state=seed)
-    labels, prices = balanced(squared_distances(vectors, centres))
+    assign = _Balanced() if balance else _nearest
+    labels = assign(squared_distances(vectors, centres))
     for _ in range(ROUNDS):
+        tick()
         centres = _means(vectors, labels, clusters)
         before = labels
-        labels, prices = balanced(squared_distances(vectors, centres), prices)
+        labels = assign(squared_distances(vectors, centres))
         if (labels == before).all():
             break
     return labels, _means(vectors, labels, clusters)
 
 
+class _Balanced:
+    """Clusters of equal size for rows of distances (m, n); the last prices begin the next."""
+
+    def __init__(self) -> None:
+        self._prices: FloatArray | None = None
+
+    def __call__(self, distances: FloatArray) -> IntArray:
+        labels, self._prices = balanced(distances, self._prices)
+        return labels
+
+
+def _nearest(distances: FloatArray) -> IntArray:
+    """The cluster of least distance to each row (m, n)."""
+    labels: IntArray = distances.argmin(axis=1)
+    return labels
+
+
 def _means(vectors: FloatArray, labels: IntArray, clusters: int) -> FloatArray:
-    """(n, d); no cluster is empty."""
+    """(n, d).
+
+    Raises:
+        ClusterError: a cluster is empty.
+    """
+    if (np.bincount(labels, minlength=clusters) == 0).any():
+        raise ClusterError("clusters", clusters, "one of them stays empty: ask for fewer")
     return np.stack([vectors[labels == cluster].mean(axis=0) for cluster in range(clusters)])

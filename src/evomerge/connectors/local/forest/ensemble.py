@@ -14,11 +14,12 @@ import numpy as np
 from evomerge.connectors.local.forest.cache import LogProbCache
 from evomerge.connectors.local.forest.elms import Elms
 from evomerge.connectors.local.forest.log_probs import text_rows, token_log_probs
+from evomerge.connectors.local.forest.routing import Routing
 from evomerge.connectors.local.rows import Row
 from evomerge.connectors.local.stopping import Stopped, never
 from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.forest.ensemble import mixture, score_texts
-from evomerge.merging.forest.errors import LogProbsError
+from evomerge.merging.forest.errors import ArgumentError, LogProbsError
 from evomerge.merging.forest.posterior import History
 from evomerge.merging.forest.prior import LIMIT, WEIGHT, Prior, chosen, estimate
 from evomerge.merging.forest.top_k import TopKKind, checked_k, foremost, keep_top
@@ -49,9 +50,13 @@ class Mixing:
     top_k: int | None = None
     top_k_kind: TopKKind = "token"
     fixed: bool = False
+    routing: Routing | None = None
 
     def __post_init__(self) -> None:
         checked_k(self.top_k, len(self.prior.weights))
+        if self.routing is not None and len(self.routing.clusters) != len(self.running):
+            reason = f"must be of the {len(self.running)} ELMs that run"
+            raise ArgumentError("routing", self.routing.clusters, reason)
 
     @property
     def running(self) -> tuple[int, ...]:
@@ -169,6 +174,10 @@ class ForestScorer:
         if mixing.fixed:
             weights = keep_top(prior.log, mixing.token_top_k)
             return Scored([mixture(each, weights) for each in read], places, prior)
+        if mixing.routing is not None:
+            routed = mixing.routing.of_rows(self._elms.any().tokenizer, rows)
+            kept = [keep_top(of_row, mixing.token_top_k) for of_row in routed]
+            return Scored(list(map(mixture, read, kept)), places, prior)
         found, prior = score_texts(read, prior, history=mixing.history, top_k=mixing.token_top_k)
         return Scored(found, places, prior)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,13 +21,40 @@ from evomerge.connectors.local.base_model import BaseModel
 from evomerge.connectors.local.engine_batch import Batch, prefill
 from evomerge.connectors.local.engine_model import LOGITS_BYTES, Prompt, PromptsRead
 from evomerge.connectors.local.engine_sampling import Likely, likelihoods
+from evomerge.connectors.local.engine_text import Speller
 from evomerge.connectors.local.engine_values import Weights
 from evomerge.connectors.local.forest.ensemble import Mixing
+from evomerge.connectors.local.forest.routing import RoutedText, Routing
 from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.forest.ensemble import mixture
 from evomerge.merging.forest.posterior import RunningPosterior, posterior
 from evomerge.merging.forest.prior import moving_average
 from evomerge.merging.forest.top_k import keep_top
+
+
+class Weigher(Protocol):
+    """What each ELM weighs in one text that is under way."""
+
+    def weights(self) -> FloatArray:
+        """Of the token that comes next, (n,) with sum 1."""
+        ...
+
+    def observe(self, token: int, log_probs: FloatArray) -> None:
+        """A token was written, and what each ELM gave to it, (n,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class _ByPosterior:
+    """A `Weigher` by what the ELMs gave to the text."""
+
+    running: RunningPosterior
+
+    def weights(self) -> FloatArray:
+        return self.running.weights()
+
+    def observe(self, token: int, log_probs: FloatArray) -> None:
+        self.running.observe(log_probs)
 
 
 class EnsembleModel:
@@ -46,6 +74,7 @@ class EnsembleModel:
         self.models = tuple(models)
         self.mixing = mixing
         self.prior = mixing.running_prior
+        self.speller = Speller(self.tokenizer)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -121,23 +150,42 @@ class EnsembleModel:
 
     def _begin(
         self, prompt: Prompt, states: Sequence[Tensor]
-    ) -> tuple[RunningPosterior, list[Likely] | None]:
+    ) -> tuple[Weigher, list[Likely] | None]:
         """Weigh the ELMs by a prompt, and score it, of their last hidden states (length, d)."""
+        if self.mixing.routing is not None:
+            return self._route(self.mixing.routing, prompt, states)
         history = self.mixing.history
         log_prior = self.prior.log
         running = RunningPosterior(log_prior, history)
+        weigher = _ByPosterior(running)
         if not (self.moves or prompt.scored) or len(prompt.ask.prompt) == 1:
-            return running, [] if prompt.scored else None
+            return weigher, [] if prompt.scored else None
         given = self._given(prompt.ask.prompt, states)
         if np.isnan(given).any():  # the engine sees it in the logits too, and fails the prompt
-            return running, [Likely(np.nan, ())] if prompt.scored else None
+            return weigher, [Likely(np.nan, ())] if prompt.scored else None
         if self.moves:
             running.read(given)
         if not prompt.scored:
-            return running, None
+            return weigher, None
         before = posterior(given, log_prior, history) if self.moves else log_prior[:, None]
         mixed_by = np.broadcast_to(self.kept(before), given.shape)
-        return running, self._likely(prompt, states, given, mixed_by)
+        return weigher, self._likely(prompt, states, given, mixed_by)
+
+    def _route(
+        self, routing: Routing, prompt: Prompt, states: Sequence[Tensor]
+    ) -> tuple[Weigher, list[Likely] | None]:
+        """The same by a router, which reads the prompt's text."""
+        tokens = prompt.ask.prompt
+        text = RoutedText(routing, self.speller)
+        for token in tokens:
+            text.observe(token)
+        if not prompt.scored:
+            return text, None
+        given = self._given(tokens, states)
+        if np.isnan(given).any():
+            return text, [Likely(np.nan, ())]
+        mixed_by = self.kept(routing.log_weights(self.speller, tokens)[:, 1:])
+        return text, self._likely(prompt, states, given, mixed_by)
 
     def _given(self, tokens: Sequence[int], states: Sequence[Tensor]) -> FloatArray:
         """What each ELM gave to each token but the first, (n, length - 1) float64."""
@@ -187,14 +235,14 @@ class EnsembleRows:
     Attributes:
         model: whose they are.
         batches: an ELM's each; empty where nothing was kept.
-        posteriors: a row's each.
+        weighers: a row's each.
         now: what each of them says, before any top-k.
         newest: (n, rows, vocabulary), what each ELM gives to what comes next.
     """
 
     model: EnsembleModel
     batches: list[Batch]
-    posteriors: list[RunningPosterior]
+    weighers: list[Weigher]
     now: list[Weights]
     newest: Tensor
 
@@ -209,7 +257,7 @@ class EnsembleRows:
         return _mixed(self.newest, self.model.kept(log_weights))
 
     def weights(self) -> list[Weights]:
-        """See `Rows.weights`: the posterior, before any top-k."""
+        """See `Rows.weights`: what the weighers say, before any top-k."""
         return list(self.now)
 
     def observe(self, tokens: Sequence[int | None]) -> None:
@@ -219,9 +267,9 @@ class EnsembleRows:
         on = [row for row, token in enumerate(tokens) if token is not None]
         chosen = [token for token in tokens if token is not None]
         given = self.newest[:, on, chosen].double().clamp(max=0).cpu().numpy()
-        for row, of_row in zip(on, given.T, strict=True):
-            self.posteriors[row].observe(of_row)
-            self.now[row] = _weights(self.posteriors[row])
+        for row, token, of_row in zip(on, chosen, given.T, strict=True):
+            self.weighers[row].observe(token, of_row)
+            self.now[row] = _weights(self.weighers[row])
 
     def ended(self, rows: Sequence[int]) -> None:
         """See `Rows.ended`."""
@@ -233,7 +281,7 @@ class EnsembleRows:
         return EnsembleRows(
             self.model,
             [batch.select(rows) for batch in self.batches],
-            [self.posteriors[row] for row in rows],
+            [self.weighers[row] for row in rows],
             [self.now[row] for row in rows],
             self.newest[:, list(rows)],
         )
@@ -243,7 +291,7 @@ class EnsembleRows:
         return EnsembleRows(
             self.model,
             [mine.joined(its) for mine, its in zip(self.batches, other.batches, strict=True)],
-            [*self.posteriors, *other.posteriors],
+            [*self.weighers, *other.weighers],
             [*self.now, *other.now],
             torch.cat([self.newest, other.newest], 1),
         )
@@ -256,8 +304,8 @@ class EnsembleRows:
         return self.mixed()
 
 
-def _weights(posterior: RunningPosterior) -> Weights:
-    return tuple(posterior.weights().tolist())
+def _weights(weigher: Weigher) -> Weights:
+    return tuple(weigher.weights().tolist())
 
 
 def _mixed(log_probs: Tensor, log_weights: FloatArray) -> Tensor:
