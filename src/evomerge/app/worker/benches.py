@@ -60,7 +60,7 @@ class LoraBenches:
         seconds, the heartbeat's too.
         """
         with suppress(ModuleNotFoundError):
-            import evomerge.app.worker.lora_bench  # noqa: F401
+            import evomerge.app.worker.rule_bench  # noqa: F401
 
     def bench(self, spec: MergeJobSpec, inputs: JobInputs) -> Workbench:
         """The pool of a job, loaded and checked.
@@ -71,10 +71,10 @@ class LoraBenches:
             MergingError: an adapter cannot be read.
         """
         # Here, not above: the service must do without torch until a job needs it.
-        from evomerge.app.worker.lora_bench import LoraBench
+        from evomerge.app.worker.rule_bench import adapter_bench
 
         base = self._bases.get((inputs.base, inputs.base_hash), lambda: self._load_base(inputs))
-        return LoraBench(base, self.pool(spec, inputs, base.device), spec, self._settings)
+        return adapter_bench(base, self.pool(spec, inputs, base.device), spec, self._settings)
 
     def pool(self, spec: MergeJobSpec, inputs: JobInputs, device: torch.device) -> LoraPool:
         """The experts of a job alone, checked.

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from evomerge.app.schemas.inputs import JobInputs
 from evomerge.app.schemas.spec import MergeJobSpec, Metric
 from evomerge.app.settings import Settings
-from evomerge.app.worker.lora_bench import DTYPES
+from evomerge.app.worker.lora_bench import DTYPES, scoring
 from evomerge.app.worker.posterior import rounded, sample
 from evomerge.app.worker.workbench import Baseline
 from evomerge.connectors.base import Evaluator, Scores
 from evomerge.connectors.local.checkpoint_ensemble import ElmReader, EnsembleEvaluator
 from evomerge.connectors.local.checkpoint_evaluator import CheckpointEvaluator, Unchanged
-from evomerge.connectors.local.evaluator import LIKELIHOODS, LocalEvaluator, Scoring
+from evomerge.connectors.local.evaluator import LIKELIHOODS, LocalEvaluator
 from evomerge.connectors.local.merged_weights import MergedWeights
 from evomerge.connectors.local.rows import Row
 from evomerge.evaluation import Example
+from evomerge.merging.checkpoint.filling import Rounding
 from evomerge.merging.checkpoint.lineage import Lineage, merged_lineage, read_lineage
-from evomerge.merging.checkpoint.space import Rounding
+from evomerge.merging.checkpoint.space import CheckpointSpace
 from evomerge.merging.checkpoint.writing import write_into
 from evomerge.merging.forest.averages import argmax
 from evomerge.optimizers import Candidate, FloatArray
@@ -46,7 +48,7 @@ class CheckpointBench:
 
     def __init__(
         self,
-        merging: MergedWeights,
+        merging: MergedWeights[CheckpointSpace],
         spec: MergeJobSpec,
         inputs: JobInputs,
         settings: Settings,
@@ -55,7 +57,7 @@ class CheckpointBench:
         self._merging = merging
         self._spec = spec
         self._inputs = inputs
-        self._settings = settings
+        self._scoring = scoring(spec, settings)
         self._dtype = None if spec.output.dtype is None else DTYPES[spec.output.dtype]
         self._evaluator = cache(self._make_evaluator)
         self._reader = ElmReader(merging, settings.batch_tokens)
@@ -92,11 +94,11 @@ class CheckpointBench:
 
     def stored_evaluator(self, candidate: Candidate, metric: Metric) -> Evaluator:
         """Scores the checkpoint of a candidate, rounded as it is stored."""
-        return _OneEvaluator(self._evaluator(metric, self._dtype or "seed"), candidate)
+        return OneEvaluator(self._evaluator(metric, self._dtype or "seed"), candidate)
 
     def write(self, candidate: Candidate, folder: Path) -> None:
         """The checkpoint of a candidate, into a folder that is there."""
-        recipe = self._merging.space.recipe(candidate, self._dtype, self._lineage(candidate))
+        recipe = self._merging.space.recipe(candidate, self._dtype, self.lineage(candidate))
         write_into(recipe, folder)
 
     def _weighted(self, weights: FloatArray) -> Candidate:
@@ -104,7 +106,8 @@ class CheckpointBench:
         beta = np.tile(weights, (self._spec.layer_groups, 1))
         return Candidate(np.ones_like(beta), beta)
 
-    def _lineage(self, candidate: Candidate) -> Lineage:
+    def lineage(self, candidate: Candidate) -> Lineage:
+        """Where the checkpoint of a candidate comes from."""
         return merged_lineage(
             self.base_hash,
             [read_lineage(folder) for folder in self._inputs.folders],
@@ -122,20 +125,18 @@ class CheckpointBench:
 
     def _scorer(self, metric: Metric) -> LocalEvaluator:
         """Makes rows as the job wants them."""
-        return LocalEvaluator(self._merging.base, Unchanged(), metric, **self._scoring())
+        return LocalEvaluator(self._merging.base, Unchanged(), metric, **self._scoring)
 
     def _make_evaluator(self, metric: Metric, dtype: Rounding) -> CheckpointEvaluator:
-        return CheckpointEvaluator(self._merging, metric, dtype=dtype, **self._scoring())
+        return CheckpointEvaluator(self._merging, metric, dtype=dtype, **self._scoring)
 
-    def _scoring(self) -> Scoring:
-        objective = self._spec.objective
-        return Scoring(
-            batch_tokens=self._settings.batch_tokens,
-            context_tokens=objective.context_tokens,
-            answer_prefix=objective.answer_prefix,
-            end_of_text=objective.end_of_text,
-            max_new_tokens=objective.max_new_tokens,
-        )
+
+class CheckpointMaker(Protocol):
+    """Makes checkpoints of candidates."""
+
+    def stored_evaluator(self, candidate: Candidate, metric: Metric) -> Evaluator: ...
+
+    def write(self, candidate: Candidate, folder: Path) -> None: ...
 
 
 class StoredCheckpoint:
@@ -143,7 +144,7 @@ class StoredCheckpoint:
 
     rank = None
 
-    def __init__(self, bench: CheckpointBench, candidate: Candidate) -> None:
+    def __init__(self, bench: CheckpointMaker, candidate: Candidate) -> None:
         self._bench = bench
         self._candidate = candidate
 
@@ -154,7 +155,7 @@ class StoredCheckpoint:
         self._bench.write(self._candidate, folder)
 
 
-class _OneEvaluator:
+class OneEvaluator:
     """Scores one candidate, whatever is said to stand for it."""
 
     def __init__(self, evaluator: CheckpointEvaluator, candidate: Candidate) -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from evomerge.app.schemas.inputs import JobInputs, SeedInput
+from evomerge.app.schemas.methods import RuleMethod
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.settings import Settings
 from evomerge.app.worker.benches import Recent
@@ -18,6 +19,7 @@ from evomerge.merging.checkpoint.files import content_hash, read_checkpoint
 
 if TYPE_CHECKING:
     from evomerge.connectors.local.merged_weights import MergedWeights
+    from evomerge.merging.checkpoint.space import CheckpointSpace
 
 
 class CheckpointBenches:
@@ -28,7 +30,7 @@ class CheckpointBenches:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._forests: Recent[Hashable, MergedWeights] = Recent(1)
+        self._forests: Recent[Hashable, MergedWeights[CheckpointSpace]] = Recent(1)
 
     def warm_up(self) -> None:
         """See `LoraBenches.warm_up`."""
@@ -49,6 +51,7 @@ class CheckpointBenches:
         try:
             # Here, not above: the service must do without torch until a job needs it.
             from evomerge.app.worker.checkpoint_bench import CheckpointBench
+            from evomerge.app.worker.rule_bench import elm_bench
         except ModuleNotFoundError as error:
             raise JobError(
                 "not_installed",
@@ -61,9 +64,15 @@ class CheckpointBenches:
             (seed.path, hashes, spec.layer_groups), lambda: self._load(spec, inputs, seed)
         )
         bench = CheckpointBench(merging, spec, inputs, self._settings, data.search.examples)
-        return Prepared(bench, data, baselines=bench.baselines())
+        baselines = bench.baselines()
+        if isinstance(spec.method, RuleMethod):
+            ruled = elm_bench(bench, merging, spec.method, spec, self._settings)
+            return Prepared(ruled, data, baselines=baselines)
+        return Prepared(bench, data, baselines=baselines)
 
-    def _load(self, spec: MergeJobSpec, inputs: JobInputs, seed: SeedInput) -> MergedWeights:
+    def _load(
+        self, spec: MergeJobSpec, inputs: JobInputs, seed: SeedInput
+    ) -> MergedWeights[CheckpointSpace]:
         from evomerge.connectors.local.base_model import load_base
         from evomerge.connectors.local.merged_weights import MergedWeights
         from evomerge.merging.checkpoint.space import CheckpointSpace

@@ -12,7 +12,7 @@ from evomerge.app.schemas.spec import MergeJobSpec, Metric
 from evomerge.app.settings import Settings
 from evomerge.connectors.base import Evaluator, Scores
 from evomerge.connectors.local.base_model import BaseModel
-from evomerge.connectors.local.evaluator import LocalEvaluator
+from evomerge.connectors.local.evaluator import LocalEvaluator, Scoring
 from evomerge.evaluation import Example
 from evomerge.merging.lora.artifact import MergedAdapter, merged_adapter
 from evomerge.merging.lora.pool import LoraPool
@@ -23,6 +23,18 @@ CHECKPOINT = "checkpoint"
 # Of adapters, where a job asks for no other.
 DTYPE = "bfloat16"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def scoring(spec: MergeJobSpec, settings: Settings) -> Scoring:
+    """How rows are made and run, as a job asks for it."""
+    objective = spec.objective
+    return Scoring(
+        batch_tokens=settings.batch_tokens,
+        context_tokens=objective.context_tokens,
+        answer_prefix=objective.answer_prefix,
+        end_of_text=objective.end_of_text,
+        max_new_tokens=objective.max_new_tokens,
+    )
 
 
 class LoraBench:
@@ -71,17 +83,7 @@ class LoraBench:
             adapter.merge_into_checkpoint(source, folder / CHECKPOINT)
 
     def _make_evaluator(self, space: LoraSpace, metric: Metric) -> LocalEvaluator:
-        objective = self._spec.objective
-        return LocalEvaluator(
-            self._base,
-            space,
-            metric,
-            batch_tokens=self._settings.batch_tokens,
-            context_tokens=objective.context_tokens,
-            answer_prefix=objective.answer_prefix,
-            end_of_text=objective.end_of_text,
-            max_new_tokens=objective.max_new_tokens,
-        )
+        return LocalEvaluator(self._base, space, metric, **scoring(self._spec, self._settings))
 
 
 class StoredAdapter:

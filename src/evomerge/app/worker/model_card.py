@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evomerge.app.schemas.inputs import JobInputs
+from evomerge.app.schemas.methods import RuleMethod
 from evomerge.app.schemas.result import ContenderResult, JobResult, MetricResult
 from evomerge.app.schemas.spec import MergeJobSpec
 from evomerge.app.worker.proof import WINNER
@@ -46,13 +47,14 @@ def model_card(
 
 def _head(spec: MergeJobSpec, inputs: JobInputs) -> list[str]:
     """What hubs and libraries read."""
-    if spec.space == "checkpoint":
-        return [
-            "---",
-            "library_name: transformers",
-            "tags: [merge, branch-train-merge, evo-merging]",
-            "---",
-        ]
+    if spec.makes_checkpoint:
+        tags = (
+            "merge, evo-merging"
+            if inputs.seed is None
+            else "merge, branch-train-merge, evo-merging"
+        )
+        base = [] if inputs.seed is not None else [f"base_model: {inputs.base}"]
+        return ["---", *base, "library_name: transformers", f"tags: [{tags}]", "---"]
     if spec.space != "lora":
         return ["---", "tags: [merge, ensemble, evo-merging]", "---"]
     return [
@@ -65,6 +67,8 @@ def _head(spec: MergeJobSpec, inputs: JobInputs) -> list[str]:
 
 
 def _what(spec: MergeJobSpec, inputs: JobInputs) -> str:
+    if spec.space == "lora" and spec.makes_checkpoint:
+        return f"A checkpoint made of {inputs.base} and adapters for it"
     if spec.space == "lora":
         return f"A LoRA adapter for {inputs.base}"
     if inputs.seed is not None and spec.space == "output":
@@ -77,7 +81,8 @@ def _what(spec: MergeJobSpec, inputs: JobInputs) -> str:
 
 
 def _how(spec: MergeJobSpec) -> list[str]:
-    composition = [f"composition {spec.composition}"] if spec.space == "lora" else []
+    composed = spec.space == "lora" and not isinstance(spec.method, RuleMethod)
+    composition = [f"composition {spec.composition}"] if composed else []
     return [spec.method.name, *composition, f"seed {spec.seed}"]
 
 

@@ -88,7 +88,8 @@ class MergeRun:
 
     async def _search(self, order: Order, ready: Prepared, progress: Progress) -> tuple[Found, int]:
         bench, side = ready.bench, ready.data.search
-        optimizer = build_optimizer(order.spec, len(order.inputs.experts), bench.starts())
+        names = [expert.name for expert in order.inputs.experts]
+        optimizer = build_optimizer(order.spec, len(names), bench.starts(), names)
         evaluator = bench.evaluator(order.spec.objective.metric)
         search = Search(
             optimizer=optimizer,

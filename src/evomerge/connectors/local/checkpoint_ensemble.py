@@ -17,6 +17,7 @@ from evomerge.connectors.local.rows import Row
 from evomerge.connectors.local.stopping import Stopped, in_thread, never
 from evomerge.evaluation.example import Example
 from evomerge.evaluation.metrics import check_metric
+from evomerge.merging.checkpoint.space import CheckpointSpace
 from evomerge.merging.forest import ensemble
 from evomerge.merging.forest.prior import estimate
 from evomerge.optimizers.candidate import Candidate, FloatArray, one_hot
@@ -30,7 +31,7 @@ class ElmReader:
         batch_tokens: padded tokens of one forward at most.
     """
 
-    def __init__(self, merging: MergedWeights, batch_tokens: int) -> None:
+    def __init__(self, merging: MergedWeights[CheckpointSpace], batch_tokens: int) -> None:
         self._merging = merging
         self._batch_tokens = batch_tokens
 

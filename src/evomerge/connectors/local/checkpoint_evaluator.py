@@ -9,11 +9,11 @@ import numpy as np
 
 from evomerge.connectors.base import Scores, Usage
 from evomerge.connectors.local.evaluator import LocalEvaluator, Scoring
-from evomerge.connectors.local.merged_weights import MergedWeights
+from evomerge.connectors.local.merged_weights import MergedWeights, WeightSpace
 from evomerge.connectors.local.stopping import Stopped, in_thread
 from evomerge.evaluation.example import Example
 from evomerge.evaluation.metrics import CROSS_ENTROPY
-from evomerge.merging.checkpoint.space import Rounding
+from evomerge.merging.checkpoint.filling import Rounding
 from evomerge.merging.lora.population import Population
 from evomerge.optimizers.candidate import Candidate
 
@@ -35,7 +35,7 @@ class CheckpointEvaluator:
 
     def __init__(
         self,
-        merging: MergedWeights,
+        merging: MergedWeights[WeightSpace],
         metric: str = CROSS_ENTROPY,
         *,
         dtype: Rounding = None,

@@ -4,16 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from evomerge.connectors.local.base_model import BaseModel
 from evomerge.connectors.local.errors import ParameterError, WrongSeedError
-from evomerge.merging.checkpoint.space import CheckpointSpace, Rounding
+from evomerge.merging.checkpoint.files import Checkpoint
+from evomerge.merging.checkpoint.filling import Rounding
+from evomerge.merging.checkpoint.lineage import Lineage
+from evomerge.merging.checkpoint.writing import Recipe
 from evomerge.optimizers.candidate import Candidate
 
 
-class MergedWeights:
+class WeightSpace(Protocol):
+    """Gives a seed the weights that candidates mean; see `CheckpointSpace`."""
+
+    @property
+    def seed(self) -> Checkpoint: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def groups(self) -> int: ...
+
+    def fill(
+        self, candidate: Candidate, targets: Mapping[str, Tensor], dtype: Rounding = None
+    ) -> None: ...
+
+    def fill_seed(self, targets: Mapping[str, Tensor]) -> None: ...
+
+    def recipe(
+        self, candidate: Candidate, dtype: torch.dtype | None, lineage: Lineage | None
+    ) -> Recipe: ...
+
+
+S = TypeVar("S", bound=WeightSpace, covariant=True)
+
+
+class MergedWeights(Generic[S]):
     """Writes candidates into a loaded seed.
 
     Args:
@@ -26,7 +57,7 @@ class MergedWeights:
             files.
     """
 
-    def __init__(self, base: BaseModel, space: CheckpointSpace) -> None:
+    def __init__(self, base: BaseModel, space: S) -> None:
         if base.content_hash != space.seed.content_hash:
             raise WrongSeedError(base.name, space.seed.name)
         self.base = base
@@ -54,7 +85,7 @@ class MergedWeights:
                 self.space.fill_seed(self._targets)
 
 
-def parameters_by_tensor(base: BaseModel, space: CheckpointSpace) -> Mapping[str, Tensor]:
+def parameters_by_tensor(base: BaseModel, space: WeightSpace) -> Mapping[str, Tensor]:
     """Where each float tensor of the seed's files is in the model.
 
     A tensor that loading left out, such as a rotary table, is not in it; tied parameters are

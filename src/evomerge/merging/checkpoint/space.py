@@ -4,37 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from evomerge.merging.candidates import stacked
 from evomerge.merging.checkpoint import kernels
 from evomerge.merging.checkpoint.average import equal_bytes
 from evomerge.merging.checkpoint.files import Checkpoint, TensorEntry
+from evomerge.merging.checkpoint.filling import Rounding, fill
 from evomerge.merging.checkpoint.guards import check_mergeable
 from evomerge.merging.checkpoint.kernels import Doubles
 from evomerge.merging.checkpoint.lineage import Lineage
 from evomerge.merging.checkpoint.sparse import Line, TaskVector
-from evomerge.merging.checkpoint.tensors import (
-    STRETCH,
-    MappedSource,
-    Piece,
-    Source,
-    pieces,
-    rounded,
-    values,
-)
-from evomerge.merging.checkpoint.writing import DTYPE_NAMES, Recipe
+from evomerge.merging.checkpoint.tensors import MappedSource, Source, pieces, values
+from evomerge.merging.checkpoint.writing import Recipe
 from evomerge.merging.layers import layer_groups
 from evomerge.merging.parallel import for_each
 from evomerge.optimizers.candidate import Candidate
-
-# To what weights are rounded: a dtype, each tensor's own in the seed, or nothing.
-Rounding: TypeAlias = torch.dtype | Literal["seed"] | None
 
 
 @dataclass(frozen=True)
@@ -82,6 +69,11 @@ class CheckpointSpace:
     @property
     def seed(self) -> Checkpoint:
         return self._merging.seed.checkpoint
+
+    @property
+    def sources(self) -> list[Source]:
+        """Where values come from: the seed's, then the ELMs'."""
+        return self._merging.sources
 
     def fill(
         self,
@@ -205,23 +197,7 @@ class Merge:
 
     def fill(self, targets: Mapping[str, Tensor], dtype: Rounding) -> None:
         """See `CheckpointSpace.fill`."""
-        tensors = self._merging.seed.checkpoint.tensors
-        work = [(piece, targets[name]) for name in targets for piece in pieces(tensors[name])]
-        for_each(lambda item: self._fill_piece(*item, dtype), work)
-
-    def _fill_piece(self, piece: Piece, target: Tensor, dtype: Rounding) -> None:
-        stored = _name(dtype, piece.entry)
-        flat = target.detach().view(-1)[piece.first : piece.last]
-        direct = flat.device.type == "cpu" and flat.dtype == torch.float32
-        singles = flat.numpy() if direct else np.empty(piece.last - piece.first, np.float32)
-        room = np.empty(min(STRETCH, piece.last - piece.first))
-        for first, last in piece.stretches():
-            total = room[: last - first]
-            total[:] = 0.0
-            self.total(piece.entry, first, last, total)
-            _put(total, stored, singles[first - piece.first : last - piece.first])
-        if not direct:
-            flat.copy_(torch.from_numpy(singles))
+        fill(self._merging.seed.checkpoint, self.total, targets, dtype)
 
 
 def _check_buffers(merging: Merging) -> None:
@@ -229,23 +205,3 @@ def _check_buffers(merging: Merging) -> None:
     for entry in merging.seed.checkpoint.tensors.values():
         for piece in () if entry.is_float else pieces(entry):
             equal_bytes(merging.sources, entry, piece.first, piece.last)
-
-
-def _name(dtype: Rounding, entry: TensorEntry) -> str | None:
-    """What a tensor is rounded to, by the format's name."""
-    if dtype is None:
-        return None
-    return entry.dtype if dtype == "seed" else DTYPE_NAMES[dtype]
-
-
-def _put(total: Doubles, dtype: str | None, singles: NDArray[np.float32]) -> None:
-    """What was added up, rounded to a dtype of the format's name on the way."""
-    with np.errstate(over="ignore"):
-        if dtype is None:
-            singles[:] = total
-            return
-        stored = rounded(total, dtype)
-        if dtype == "BF16":
-            kernels.widen(stored, singles.view(np.uint32))
-        else:
-            singles[:] = stored

@@ -15,7 +15,7 @@ from torch import Tensor
 from evomerge.merging.layers import layer_of
 from evomerge.merging.lora.adapter import WEIGHTS_FILE, tensor_name
 from evomerge.merging.lora.checkpoint import merge_update
-from evomerge.merging.lora.compress import compress
+from evomerge.merging.lora.compress import compress, compress_dense
 from evomerge.merging.lora.config import CONFIG_FILE
 from evomerge.merging.lora.pool import LoraPool
 from evomerge.merging.lora.population import Factors, Population
@@ -107,6 +107,26 @@ class MergedAdapter:
             "modules_to_save": None,
             "target_modules": target_modules(self.modules),
         }
+
+
+def compressed_adapter(
+    updates: Mapping[str, Tensor], dtype: torch.dtype, rank: int
+) -> MergedAdapter:
+    """The adapter of a rank that is closest to updates of full rank.
+
+    Args:
+        updates: (d_out, d_in) each, by the name of the weight; at least one.
+        dtype: that values are rounded to.
+        rank: at least 1.
+
+    Raises:
+        ValueError: rank is below 1.
+    """
+    modules = {}
+    for name, update in updates.items():
+        a, b = compress_dense(update, rank)
+        modules[name.removesuffix(".weight")] = (a.to(dtype), b.contiguous().to(dtype))
+    return MergedAdapter(modules)
 
 
 def merged_adapter(
