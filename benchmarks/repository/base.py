@@ -67,11 +67,6 @@ def reading(settings: Settings) -> tuple[list[Example], list[str]]:
     return asked, list(dict.fromkeys(plain))
 
 
-def encoder(tokenizer: Any, context: int) -> RowEncoder:
-    """Rows as the evaluator makes them: bare prompt, " ", completion, end-of-text."""
-    return RowEncoder(tokenizer, context)
-
-
 def _whole(example: Example) -> str:
     return f"{example.prompt} {example.completion}"
 
@@ -122,7 +117,7 @@ def _rows(
     wanted = round(len(asked) * share / (1 - share))
     repeated = list(plain) * math.ceil(wanted / len(plain))
     alone = [tokenizer.encode(text) for text in random.Random(0).sample(repeated, wanted)]
-    rows = encoder(tokenizer, tokenizer.model_max_length)
+    rows = RowEncoder(tokenizer, tokenizer.model_max_length)
     whole = [list(rows.scored(example).tokens) for example in asked]
     end = [tokenizer.eos_token_id]
     return [Row(tuple(ids), 1) for ids in (*whole, *(each + end for each in alone))]

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.repository.base import encoder
 from benchmarks.repository.settings import ExpertRecipe, Settings
 from benchmarks.repository.tasks import SPLITS, Task
 from benchmarks.repository.training import row_losses, train
@@ -18,6 +17,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer
 
 from evomerge.connectors.local.loading import load_causal_lm
+from evomerge.connectors.local.rows import RowEncoder
 from evomerge.evaluation.example import Example
 from evomerge.evaluation.significance import paired_p_value
 from evomerge.merging.storing import written_whole
@@ -82,7 +82,7 @@ def make_expert(
     seed = _seed(settings.seed, task)
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    encode = encoder(tokenizer, settings.base.context)
+    encode = RowEncoder(tokenizer, settings.base.context)
     learned, held_out = (
         [encode.scored(row) for row in rows[split]] for split in ("train", "held_out")
     )
