@@ -146,7 +146,8 @@ class Models:
     async def _merge(self, job: Job) -> ServedModel:
         _check_finished(job)
         spec = MergeJobSpec.model_validate(job.spec)
-        return await self._spaces[spec.space](job, spec, JobInputs.model_validate(job.inputs))
+        made = "checkpoint" if spec.makes_checkpoint else spec.space
+        return await self._spaces[made](job, spec, JobInputs.model_validate(job.inputs))
 
     async def _lora(self, job: Job, spec: MergeJobSpec, inputs: JobInputs) -> ServedModel:
         folder = folder_of(self._context.settings.data_dir, job.id)
