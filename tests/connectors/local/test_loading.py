@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub.utils import are_progress_bars_disabled
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 from tests.support.tiny_gguf import make_gguf
 from transformers import PreTrainedModel
 from transformers.utils import logging
