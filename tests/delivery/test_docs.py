@@ -45,7 +45,13 @@ def test_every_forest_job_in_the_docs_is_a_valid_spec() -> None:
         for _, text in blocks("yaml")
         if isinstance(loaded := yaml.safe_load(text), dict) and "type" in loaded
     ]
-    assert {job["type"] for job in jobs} == {"train_seed", "branch_train", "average", "evaluate"}
+    assert {job["type"] for job in jobs} == {
+        "train_seed",
+        "branch_train",
+        "cluster",
+        "average",
+        "evaluate",
+    }
     for job in jobs:
         ForestJobSpec.model_validate(job)
 

@@ -9,11 +9,41 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from evomerge.merging.forest.posterior import History
 from evomerge.merging.forest.prior import PriorMode
 from evomerge.merging.forest.top_k import TopKKind
+
+# What weighs ELMs: how well each foretold the text so far, or the clusters of its words.
+Weighting = Literal["posterior", "router"]
+
+
+@dataclass(frozen=True)
+class StoredRouter:
+    """The router of a forest, as its row holds it.
+
+    Attributes:
+        job_id: of the job that fitted it, whose folder holds it.
+        content_hash: SHA-256 of its files.
+        clusters: content hash of each cluster's corpus, in order. An ELM is a cluster's whose
+            lineage names this corpus.
+    """
+
+    job_id: str
+    content_hash: str
+    clusters: tuple[str, ...]
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> StoredRouter:
+        """The router that a forest's row holds."""
+        return cls(**{**stored, "clusters": tuple(stored["clusters"])})
+
+    def cluster_of(self, corpus_hash: str | None) -> int | None:
+        """The cluster whose corpus an ELM was trained on, if it was."""
+        if corpus_hash is None or corpus_hash not in self.clusters:
+            return None
+        return self.clusters.index(corpus_hash)
 
 
 @dataclass(frozen=True)
@@ -29,6 +59,9 @@ class Ensemble:
             released BTM code).
         top_k: how many ELMs speak at most; None for all.
         top_k_kind: whether those are chosen once by the prior, or at each token.
+        weighting: what weighs the ELMs. Where the router does, those of its clusters speak alone,
+            and prior, mode and history say nothing.
+        router: of the last clustering; None before any.
     """
 
     mode: PriorMode = "cached"
@@ -36,15 +69,22 @@ class Ensemble:
     history: History = "full"
     top_k: int | None = None
     top_k_kind: TopKKind = "token"
+    weighting: Weighting = "posterior"
+    router: StoredRouter | None = None
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Ensemble:
         """The settings that a forest's row holds."""
-        return cls(**stored)
+        router = stored.get("router")
+        return cls(**{**stored, "router": None if router is None else StoredRouter.of(router)})
 
     def stored(self) -> dict[str, Any]:
         """What a forest's row is to hold."""
-        return {**asdict(self), "prior": None if self.prior is None else dict(self.prior)}
+        router = None if self.router is None else asdict(self.router)
+        if router is not None:
+            router["clusters"] = list(router["clusters"])
+        prior = None if self.prior is None else dict(self.prior)
+        return {**asdict(self), "prior": prior, "router": router}
 
     def weights(self, names: Sequence[str]) -> list[float]:
         """What each of the ELMs weighs before a text, in their order; sums to one."""

@@ -61,6 +61,8 @@ async def test_over_a_seed_in_a_folder(api: Api, seed: Path) -> None:
         "history": "full",
         "top_k": None,
         "top_k_kind": "token",
+        "weighting": "posterior",
+        "router": None,
     }
     for key in ("manuals", forest["id"]):
         assert (await api.get(f"/v1/forests/{key}")).json() == forest

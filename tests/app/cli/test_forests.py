@@ -67,6 +67,7 @@ def test_a_forest_without_a_seed_or_with_two(run: Run, options: list[str]) -> No
         (["--prior", "a=0.75", "--prior", "b=0.25"], {"prior": {"a": 0.75, "b": 0.25}}),
         (["--no-prior", "--mode", "updating"], {"prior": None, "mode": "updating"}),
         (["--top-k", "2", "--top-k-kind", "static"], {"top_k": 2, "top_k_kind": "static"}),
+        (["--weighting", "router"], {"weighting": "router"}),
         (["--top-k", "0", "--history", "previous"], {"top_k": None, "history": "previous"}),
     ],
 )

@@ -10,6 +10,7 @@ from rich.text import Text
 from evomerge.app.cli.render import number, table
 from evomerge.app.client import Json
 from evomerge.app.schemas.forest_jobs import (
+    ClusteringResult,
     DomainPerplexity,
     EvaluationResult,
     ForestJobResult,
@@ -31,6 +32,8 @@ def tables(result: Json) -> RenderableType:
         parts.append(training(found.training))
     if found.average is not None:
         parts.append(weights("weight", found.average.weights))
+    if found.clustering is not None:
+        parts.append(clusters(found.clustering))
     if found.evaluation is not None:
         parts.append(perplexities(found.evaluation))
     return Group(*parts, Text(footnote(found)))
@@ -50,6 +53,15 @@ def weights(title: str, found: Mapping[str, float]) -> RenderableType:
     made = table("ELM", title)
     for name, weight in found.items():
         made.add_row(Text(name), f"{weight:.4g}")
+    return made
+
+
+def clusters(found: ClusteringResult) -> RenderableType:
+    """A line a cluster."""
+    made = table("cluster", "documents", "train", "development", "test", "bytes")
+    for one in found.clusters:
+        counts = (one.documents, one.train_documents, one.dev_documents, one.test_documents)
+        made.add_row(str(one.cluster), *map(str, counts), str(one.bytes))
     return made
 
 
@@ -85,6 +97,8 @@ def footnote(found: ForestJobResult) -> str:
         parts.insert(0, f"{found.evaluation.tokens} tokens read.")
     if found.elm_id is not None:
         parts.append(f"It joined {found.forest_id} as {found.elm_id}.")
+    elif found.clustering is not None:
+        parts.append(f"Its router is that of {found.forest_id} now.")
     elif found.forest_id is not None:
         parts.append(f"It began {found.forest_id}.")
     return " ".join(parts)

@@ -52,6 +52,13 @@ class TopKKind(StrEnum):
     TOKEN = "token"
 
 
+class Weighting(StrEnum):
+    """What weighs the ELMs."""
+
+    POSTERIOR = "posterior"
+    ROUTER = "router"
+
+
 def add_to(app: typer.Typer) -> None:
     """Register the group."""
     add_reading(forests, "forests", render.forests)
@@ -106,12 +113,20 @@ def set_ensemble(
     top_k_kind: Annotated[
         TopKKind | None, typer.Option(help="static: chosen once, by the prior; token: at each.")
     ] = None,
+    weighting: Annotated[
+        Weighting | None, typer.Option(help="What weighs the ELMs: posterior, or the router.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Change how the ELMs of a forest speak together; what is not given stays."""
     if prior and no_prior:
         raise InputError("give either --prior or --no-prior")
-    given = {"mode": mode, "history": history, "top_k_kind": top_k_kind}
+    given = {
+        "mode": mode,
+        "history": history,
+        "top_k_kind": top_k_kind,
+        "weighting": weighting,
+    }
     ensemble: dict[str, Any] = {
         field: value.value for field, value in given.items() if value is not None
     }

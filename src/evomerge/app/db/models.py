@@ -143,7 +143,7 @@ class Dataset(Table):
 class Job(Table):
     """One job, its lease and its outcome.
 
-    kind: merge | train_seed | branch_train | average | evaluate.
+    kind: merge | train_seed | branch_train | cluster | average | evaluate.
     status: queued | running | pausing | paused | cancelling | succeeded | failed | cancelled.
     `lease_token` grows at every claim; each write of a worker checks it in the same transaction.
     """
@@ -157,7 +157,7 @@ class Job(Table):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     kind: Mapped[str] = mapped_column(
         String(16)
-    )  # merge | train_seed | branch_train | average | evaluate
+    )  # merge | train_seed | branch_train | cluster | average | evaluate
     name: Mapped[str | None] = mapped_column(String(128), index=True)
     status: Mapped[str] = mapped_column(String(16))
     spec: Mapped[dict[str, Any]] = mapped_column(Json)  # resolved: every default written out

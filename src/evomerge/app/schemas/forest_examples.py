@@ -25,6 +25,12 @@ BRANCH_TRAIN_SPEC: Json = {
     "start": "auto",
     "recipe": {"tokens": 5000000},
 }
+CLUSTER_SPEC: Json = {
+    "type": "cluster",
+    "forest": "manuals",
+    "corpora": ["/corpora/web", "/corpora/books.jsonl"],
+    "clusters": 8,
+}
 AVERAGE_SPEC: Json = {
     "type": "average",
     "forest": "manuals",
@@ -140,6 +146,7 @@ FOREST_RESULT: Json = {
         "start_losses": {"python": 4.51, "average": 4.55},
     },
     "average": None,
+    "clustering": None,
     "evaluation": None,
     "forest_id": "forest_3d9b17e2c4a85f60718293a4",
     "elm_id": "elm_f0e1d2c3b4a5968778695a4b",

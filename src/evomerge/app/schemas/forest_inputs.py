@@ -25,6 +25,7 @@ class ElmInput(_Fixed):
     content_hash: str
     tokens: int = 0
     own_tokens: int = 0
+    corpus_hash: str | None = None
 
 
 class CorpusInput(_Fixed):
@@ -34,6 +35,7 @@ class CorpusInput(_Fixed):
     path: Path
     content_hash: str
     bytes: int
+    documents: int = 0
 
 
 class ForestInput(_Fixed):

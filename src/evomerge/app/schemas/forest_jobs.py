@@ -13,7 +13,7 @@ from evomerge.app.schemas.forest_specs import ForestJobSpec
 from evomerge.app.schemas.jobs import AnyJob, AnyJobEvent, example, page_example
 from evomerge.app.schemas.result import ArtifactResult, ResultInterval
 
-JobType = Literal["train_seed", "branch_train", "average", "evaluate"]
+JobType = Literal["train_seed", "branch_train", "cluster", "average", "evaluate"]
 
 _JOB_EXAMPLE = examples.forest_job(
     ForestJobSpec.model_validate(examples.BRANCH_TRAIN_SPEC).model_dump(mode="json")
@@ -131,6 +131,28 @@ class AverageResult(Resource):
     dev_documents: int = Field(description="That the weights were estimated on.")
 
 
+class ClusterResult(Resource):
+    """One cluster of documents; its file is clusters/<cluster>.jsonl among the artifacts."""
+
+    cluster: int
+    documents: int
+    train_documents: int
+    dev_documents: int
+    test_documents: int
+    bytes: int = Field(description="Of their texts.")
+    content_hash: str = Field(description="Of the corpus that branch jobs train on.")
+
+
+class ClusteringResult(Resource):
+    """How documents fell into clusters, and what the router is made of."""
+
+    clusters: list[ClusterResult]
+    duplicates: int = Field(description="Documents left out because they were there already.")
+    words: int
+    dimensions: int
+    router_hash: str = Field(description="SHA-256 of the stored router.")
+
+
 class DomainPerplexity(Resource):
     """One model on the test documents of one domain."""
 
@@ -152,7 +174,8 @@ class ModelPerplexity(Resource):
     """One line of the table."""
 
     model: str = Field(
-        description="seed; elm:<name>; ensemble:top-<k> or ensemble:all; average:<weights>."
+        description="seed; elm:<name>; ensemble:top-<k> or ensemble:all, by the posterior; "
+        "router:top-<k> or router:all; average:<weights>."
     )
     domains: dict[str, DomainPerplexity]
     trained: GroupPerplexity
@@ -197,6 +220,7 @@ class ForestJobResult(Resource):
     checkpoint: CheckpointResult | None = None
     training: TrainingResult | None = None
     average: AverageResult | None = None
+    clustering: ClusteringResult | None = None
     evaluation: EvaluationResult | None = None
     forest_id: str | None = Field(None, description="The forest that was made or added to.")
     elm_id: str | None = Field(None, description="The ELM that joined the forest.")

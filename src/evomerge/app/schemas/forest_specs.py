@@ -6,10 +6,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
+from evomerge.app.ensembles import Weighting
 from evomerge.app.schemas.base import Body, Metadata, Name, Reference, Text
 from evomerge.app.schemas.forest_examples import (
     AVERAGE_SPEC,
     BRANCH_TRAIN_SPEC,
+    CLUSTER_SPEC,
     EVALUATE_SPEC,
     TRAIN_SEED_SPEC,
 )
@@ -17,19 +19,37 @@ from evomerge.app.schemas.forests import TOP_K_MOST, Weight
 
 AverageName = Literal["uniform", "argmax", "posterior"]
 History = Literal["full", "previous"]
-Domain = Annotated[Text, Field(min_length=1, max_length=128)]
 
 
 class CorpusSource(Body):
-    """Documents of one domain."""
+    """Documents of one domain, or of one cluster."""
 
-    domain: Domain = Field(description="What they are of; a document's provenance.")
-    path: Text = Field(
+    domain: Text = Field(
+        "",
+        max_length=128,
+        description="What they are of; a document's provenance. That of a cluster is by default "
+        "cluster-<number>.",
+    )
+    path: Text | None = Field(
+        None,
         min_length=1,
         max_length=4096,
         description="A text file, a JSONL file with a field `text`, or a folder of both, below "
         "one of the service's roots.",
     )
+    cluster: int | None = Field(
+        None, ge=0, description="Instead of a path: the number of a cluster of the forest's router."
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.cluster is None):
+            raise ValueError("give either path or cluster")
+        if not self.domain:
+            if self.cluster is None:
+                raise ValueError("domain: must be given, and not be empty")
+            self.domain = f"cluster-{self.cluster}"
+        return self
 
 
 class Shares(Body):
@@ -202,6 +222,30 @@ class BranchTrainSpec(_ForestJob):
         return self
 
 
+class ClusterSpec(_ForestJob):
+    """Find domains in documents that name none, and fit the router of a forest (c-BTM)."""
+
+    type: Literal["cluster"]
+    forest: Reference = Field(description="Id or name of the forest that gets the router.")
+    corpora: list[Annotated[Text, Field(min_length=1, max_length=4096)]] = Field(
+        min_length=1,
+        max_length=4096,
+        description="Text files, JSONL files with a field `text`, or folders of both, below the "
+        "service's roots. Equal documents count once.",
+    )
+    clusters: int = Field(ge=1, le=TOP_K_MOST, description="How many.")
+    balance: bool = Field(
+        True, description="Whether clusters are of equal size, within one training document."
+    )
+    words: int = Field(50_000, ge=1, le=1_000_000, description="Of tf-idf, at most.")
+    dimensions: int = Field(100, ge=1, le=4096, description="Of the SVD, at most.")
+    temperature: float = Field(
+        0.1, gt=0, allow_inf_nan=False, description="T of the router's softmax(-d^2 / T)."
+    )
+    shares: Shares = Field(default_factory=Shares)
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the SVD and the first centres.")
+
+
 class AverageSpec(_ForestJob):
     """Average the weights of a forest's ELMs into one checkpoint."""
 
@@ -249,6 +293,12 @@ class EvaluateSpec(_ForestJob):
         description="Ensembles of so many ELMs at each token, beside that of all. Those of more "
         "than there are, are left out.",
     )
+    weightings: list[Weighting] = Field(
+        default=["posterior"],
+        max_length=2,
+        description="What the ensembles weigh ELMs by; the forest's router needs an ELM for each "
+        "of its clusters.",
+    )
     averages: list[AverageName] = Field(default=["uniform", "argmax", "posterior"], max_length=3)
     test_documents: int | None = Field(
         None, ge=1, description="Test documents of each domain that are read at most."
@@ -262,7 +312,7 @@ class EvaluateSpec(_ForestJob):
         for name in ("dev_share", "test_share"):
             if not getattr(self.shares, name):
                 raise ValueError(f"shares.{name} must be above 0: there is nothing to read")
-        for field in ("top_k", "averages"):
+        for field in ("top_k", "weightings", "averages"):
             given = getattr(self, field)
             if len(set(given)) != len(given):
                 raise ValueError(f"{field}={given!r} names one twice")
@@ -272,7 +322,7 @@ class EvaluateSpec(_ForestJob):
 class ForestJobSpec(
     RootModel[
         Annotated[
-            TrainSeedSpec | BranchTrainSpec | AverageSpec | EvaluateSpec,
+            TrainSeedSpec | BranchTrainSpec | ClusterSpec | AverageSpec | EvaluateSpec,
             Field(discriminator="type"),
         ]
     ]
@@ -281,13 +331,19 @@ class ForestJobSpec(
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [TRAIN_SEED_SPEC, BRANCH_TRAIN_SPEC, AVERAGE_SPEC, EVALUATE_SPEC]
+            "examples": [
+                TRAIN_SEED_SPEC,
+                BRANCH_TRAIN_SPEC,
+                CLUSTER_SPEC,
+                AVERAGE_SPEC,
+                EVALUATE_SPEC,
+            ]
         }
     )
 
 
 TrainingSpec = TrainSeedSpec | BranchTrainSpec
-AnyForestSpec = TrainingSpec | AverageSpec | EvaluateSpec
+AnyForestSpec = TrainingSpec | ClusterSpec | AverageSpec | EvaluateSpec
 
 
 def _distinct(corpora: list[CorpusSource]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from evomerge.app.ensembles import Weighting
 from evomerge.app.schemas.base import Body, Metadata, Name, Page, Reference, Resource, Text
 from evomerge.app.schemas.forest_elms import ElmCreate, Lineage
 from evomerge.app.schemas.jobs import example, page_example
@@ -37,10 +38,17 @@ FOREST_EXAMPLE: dict[str, Any] = {
         "history": "full",
         "top_k": 2,
         "top_k_kind": "token",
+        "weighting": "posterior",
+        "router": None,
     },
     "elms": [
-        {"id": "elm_0a1b2c3d4e5f60718293a4b5", "name": "python", "domain": "python"},
-        {"id": "elm_f0e1d2c3b4a5968778695a4b", "name": "perl", "domain": "perl"},
+        {
+            "id": "elm_0a1b2c3d4e5f60718293a4b5",
+            "name": "python",
+            "domain": "python",
+            "cluster": None,
+        },
+        {"id": "elm_f0e1d2c3b4a5968778695a4b", "name": "perl", "domain": "perl", "cluster": None},
     ],
     "metadata": {},
     "created_at": 1764000020.5,
@@ -104,10 +112,16 @@ class EnsembleSettings(Body):
         description="static: chosen once, by the prior, and only those run; token: chosen at "
         "each token, by the posterior. At first token.",
     )
+    weighting: Weighting | None = Field(
+        None,
+        description="posterior: ELMs are weighed by how well each foretold the text so far; "
+        "router: by the clusters of its words, and those of the router's clusters speak alone. "
+        "At first posterior.",
+    )
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        for name in ("mode", "history", "top_k_kind"):
+        for name in ("mode", "history", "top_k_kind", "weighting"):
             if name in self.model_fields_set and getattr(self, name) is None:
                 raise ValueError(f"{name} must not be null")
         return self
@@ -162,6 +176,14 @@ class Seed(Resource):
     lineage: Lineage
 
 
+class ForestRouter(Resource):
+    """What the last cluster job over a forest has fitted."""
+
+    job_id: str
+    content_hash: str = Field(description="SHA-256 of the stored router.")
+    clusters: list[str] = Field(description="Content hash of each cluster's corpus, in order.")
+
+
 class Ensemble(Resource):
     """How the ELMs of a forest speak together."""
 
@@ -170,6 +192,8 @@ class Ensemble(Resource):
     history: History
     top_k: int | None = Field(description="How many ELMs speak at most; null: all.")
     top_k_kind: TopKKind
+    weighting: Weighting = "posterior"
+    router: ForestRouter | None = None
 
 
 class ForestMember(Resource):
@@ -178,6 +202,9 @@ class ForestMember(Resource):
     id: str
     name: str
     domain: str
+    cluster: int | None = Field(
+        None, description="Of the forest's router: the one whose documents it was trained on."
+    )
 
 
 class Forest(Resource):

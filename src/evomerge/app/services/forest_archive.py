@@ -11,7 +11,9 @@ from typing import Any
 from evomerge.app.db.models import Forest as ForestRow
 from evomerge.app.db.models import ForestElm as ElmRow
 from evomerge.app.db.repositories import forests
+from evomerge.app.ensembles import Ensemble
 from evomerge.app.errors import ConflictError
+from evomerge.app.routing import ROUTER, router_folder
 from evomerge.app.services.archives import Entry, zipped
 from evomerge.app.services.checkpoints import checkpoint_files
 from evomerge.app.services.context import Context
@@ -33,7 +35,7 @@ async def archive(context: Context, key: str) -> tuple[str, Iterator[bytes]]:
     async with context.database.read() as session:
         row = await known(session, ForestRow, key)
         members = await forests.elms(session, row.id)
-    entries = await asyncio.to_thread(_entries, row, members)
+    entries = await asyncio.to_thread(_entries, context.settings.data_dir, row, members)
     return row.name, zipped(entries)
 
 
@@ -66,7 +68,7 @@ def manifest(row: ForestRow, members: Sequence[ElmRow]) -> dict[str, Any]:
     }
 
 
-def _entries(row: ForestRow, members: Sequence[ElmRow]) -> list[Entry]:
+def _entries(data_dir: Path, row: ForestRow, members: Sequence[ElmRow]) -> list[Entry]:
     text = json.dumps(manifest(row, members), indent=2, allow_nan=False) + "\n"
     folders = {SEED_FOLDER: row.seed_path}
     folders |= {_folder(row, elm): elm.path for elm in members if elm.content_hash != row.seed_hash}
@@ -79,6 +81,9 @@ def _entries(row: ForestRow, members: Sequence[ElmRow]) -> list[Entry]:
                 f"forest {row.name!r}: the files of {folder!r} have gone", code="files_gone"
             ) from error
         entries += [(f"{folder}/{file.name}", file) for file in files]
+    if (router := Ensemble.of(row.ensemble).router) is not None:
+        files = sorted(router_folder(data_dir, router).glob("*"))
+        entries += [(f"{ROUTER}/{file.name}", file) for file in files]
     return entries
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from evomerge.app.ensembles import Ensemble
 from evomerge.app.errors import InvalidRequestError
+from evomerge.app.routing import RoutingError, clusters_of
 from evomerge.app.schemas.forests import EnsembleSettings
 from evomerge.evaluation.errors import short
 from evomerge.merging.forest.averages import checked_weights
@@ -17,15 +18,21 @@ from evomerge.merging.forest.errors import TopKError, WeightsError
 _PARAM = "ensemble"
 
 
-def changed(ensemble: Ensemble, asked: EnsembleSettings, names: Sequence[str]) -> Ensemble:
+def changed(
+    ensemble: Ensemble,
+    asked: EnsembleSettings,
+    names: Sequence[str],
+    corpora: Sequence[str | None],
+) -> Ensemble:
     """The settings with what was asked in place; what was not asked stays.
 
     Args:
         names: of the forest's ELMs, in order.
+        corpora: content hash of what each was trained on.
 
     Raises:
         InvalidRequestError: the prior names no ELM of the forest or has another sum than one, or
-            more ELMs were to speak than there are.
+            more ELMs were to speak than there are, or the router has not an ELM for each cluster.
     """
     given: dict[str, Any] = {name: getattr(asked, name) for name in asked.model_fields_set}
     if asked.prior is not None:
@@ -33,7 +40,28 @@ def changed(ensemble: Ensemble, asked: EnsembleSettings, names: Sequence[str]) -
     if asked.top_k is not None and asked.top_k > len(names):
         error = TopKError(asked.top_k, len(names))
         raise InvalidRequestError(f"{_PARAM}.{error}", param=f"{_PARAM}.top_k", code="top_k")
-    return replace(ensemble, **given)
+    fresh = replace(ensemble, **given)
+    if fresh.weighting == "router":
+        if asked.weighting is not None:
+            check_router(fresh, corpora, f"{_PARAM}.weighting")
+        if fresh.top_k is not None and fresh.top_k_kind == "static":
+            param = f"{_PARAM}.top_k_kind"
+            raise InvalidRequestError(
+                f"{param}='static': a router chooses at each token", param=param
+            )
+    return fresh
+
+
+def check_router(ensemble: Ensemble, corpora: Sequence[str | None], param: str) -> None:
+    """Refuse a router that is not there, or that has not an ELM for each cluster.
+
+    Raises:
+        InvalidRequestError: says which.
+    """
+    try:
+        clusters_of(ensemble, corpora)
+    except RoutingError as error:
+        raise InvalidRequestError(f"{param}: {error}", param=param, code=error.code) from error
 
 
 def _prior(prior: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ from evomerge.app.schemas.forest_jobs import ForestJobEstimate
 from evomerge.app.schemas.forest_specs import (
     AverageSpec,
     BranchTrainSpec,
+    ClusterSpec,
     EvaluateSpec,
     ForestJobSpec,
     TrainSeedSpec,
@@ -21,7 +21,7 @@ from evomerge.app.services.forest_job_checks import check_training, recipe_of
 from evomerge.app.services.forest_job_corpora import read_corpora
 from evomerge.app.services.forest_jobs import resolve
 
-_FLOAT = 4
+_FLOAT, _DOUBLE = 4, 8
 _BYTES_A_TOKEN = 4
 # Weights and both moments of AdamW; two checkpoints are kept while a third is written.
 _STATES, _CHECKPOINTS = 3, 3
@@ -35,7 +35,7 @@ async def estimate(context: Context, spec: ForestJobSpec) -> ForestJobEstimate:
         InvalidRequestError, ConflictError: the job would be refused.
     """
     check_training(spec.root)
-    corpora = await asyncio.to_thread(read_corpora, spec.root, context.settings.roots)
+    corpora = await read_corpora(context, spec.root)
     async with context.database.read() as session:
         inputs = await resolve(context, session, spec.root, corpora)
         pace = await jobs.training_pace(session, inputs.parameters)
@@ -44,6 +44,8 @@ async def estimate(context: Context, spec: ForestJobSpec) -> ForestJobEstimate:
         return _training(asked, inputs, pace)
     if inputs.forest is None:
         raise AssertionError("a job that trains no seed is over a forest")
+    if isinstance(asked, ClusterSpec):
+        return _clustering(asked, inputs.forest, corpora)
     if isinstance(asked, AverageSpec):
         return _average(asked, inputs.forest, corpora)
     return _evaluation(asked, inputs.forest, corpora)
@@ -76,6 +78,24 @@ def _training(
         seconds_reason=None
         if pace
         else f"no model of {inputs.parameters} parameters has been trained here yet",
+    )
+
+
+def _clustering(
+    spec: ClusterSpec, forest: ForestInput, corpora: Sequence[CorpusInput]
+) -> ForestJobEstimate:
+    # The documents once more, and a row of the router for each word and each cluster.
+    router = (spec.words + spec.clusters) * spec.dimensions * _DOUBLE
+    return ForestJobEstimate(
+        type=spec.type,
+        parameters=forest.parameters,
+        steps=0,
+        tokens=0,
+        tokens_by="bytes",
+        disk_bytes=sum(corpus.bytes for corpus in corpora) + router,
+        scratch_bytes=0,
+        seconds=None,
+        seconds_reason="how fast documents are clustered is not known before",
     )
 
 

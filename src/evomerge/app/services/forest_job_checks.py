@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from evomerge.app.db.models import Job
 from evomerge.app.errors import ConflictError, InvalidRequestError
-from evomerge.app.schemas.forest_inputs import ForestInput
+from evomerge.app.schemas.forest_inputs import CorpusInput, ForestInput
 from evomerge.app.schemas.forest_specs import (
     AnyForestSpec,
     Architecture,
     AverageSpec,
     BranchTrainSpec,
+    ClusterSpec,
     Shares,
     TrainSeedSpec,
 )
@@ -98,6 +99,22 @@ def check_branch(spec: BranchTrainSpec, elm: str, forest: ForestInput, most: int
         )
 
 
+def check_clusters(spec: ClusterSpec, corpora: Sequence[CorpusInput]) -> None:
+    """Refuse more clusters than documents.
+
+    Raises:
+        InvalidRequestError: there are more, or the shares leave no document; names the field.
+    """
+    _checked_shares(spec.shares)
+    documents = sum(corpus.documents for corpus in corpora)
+    if spec.clusters > documents:
+        raise InvalidRequestError(
+            f"clusters={spec.clusters}: there are {documents} documents",
+            param="clusters",
+            code="too_few_documents",
+        )
+
+
 def check_average(spec: AverageSpec, forest: ForestInput) -> None:
     """Refuse weights that are no distribution over the ELMs, or that nothing could be known of.
 
@@ -142,12 +159,12 @@ def check_shares(shares: Shares, trained: Iterable[Job]) -> None:
     Raises:
         InvalidRequestError: it does not; names the shares and the job.
     """
-    try:
-        CorpusShares(dev=shares.dev_share, test=shares.test_share)
-    except ShareError as error:
-        raise InvalidRequestError(f"shares.{error}", param=f"shares.{error.field}") from error
+    _checked_shares(shares)
     for job in trained:
-        kept_test, kept_dev = (job.spec["recipe"][f"{part}_share"] for part in ("test", "dev"))
+        kept_test, kept_dev = (
+            (job.spec.get("recipe") or job.spec["shares"])[f"{part}_share"]
+            for part in ("test", "dev")
+        )
         reach = shares.test_share + shares.dev_share
         if reach > kept_test + kept_dev + _NEARLY or shares.test_share > kept_test + _NEARLY:
             raise InvalidRequestError(
@@ -171,6 +188,13 @@ def seed_parameters(architecture: Architecture, tokenizer: Path | None) -> int:
     layer = 2 * hidden * hidden + 2 * hidden * keys
     layer += 3 * hidden * architecture.intermediate + 2 * hidden
     return words * hidden + architecture.layers * layer + hidden
+
+
+def _checked_shares(shares: Shares) -> None:
+    try:
+        CorpusShares(dev=shares.dev_share, test=shares.test_share)
+    except ShareError as error:
+        raise InvalidRequestError(f"shares.{error}", param=f"shares.{error.field}") from error
 
 
 def _has_no_prior(forest: ForestInput) -> bool:

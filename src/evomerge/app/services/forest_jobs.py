@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,13 +29,17 @@ from evomerge.app.schemas.forest_specs import (
     AnyForestSpec,
     AverageSpec,
     BranchTrainSpec,
+    ClusterSpec,
+    EvaluateSpec,
     ForestJobSpec,
     TrainSeedSpec,
 )
 from evomerge.app.services.context import Context
+from evomerge.app.services.forest_ensembles import check_router
 from evomerge.app.services.forest_job_checks import (
     check_average,
     check_branch,
+    check_clusters,
     check_shares,
     check_training,
     seed_parameters,
@@ -58,7 +61,7 @@ async def create(context: Context, spec: ForestJobSpec, ticket: Ticket | None) -
     if before := await given_before(context.database, ticket):
         return before
     check_training(spec.root)
-    corpora = await asyncio.to_thread(read_corpora, spec.root, context.settings.roots)
+    corpora = await read_corpora(context, spec.root)
     return await once(context.database, ticket, creation(context, spec, corpora))
 
 
@@ -104,9 +107,16 @@ async def resolve(
         elm = spec.elm or name_from(spec.corpus.domain, "elm")
         check_branch(spec, elm, forest, context.settings.max_pool_experts)
         await _refuse_taken_elm(session, forest, elm)
+    elif isinstance(spec, ClusterSpec):
+        check_clusters(spec, corpora)
     else:
         _check_not_empty(forest)
         ids = [member.job_id for member in members if member.job_id]
+        if isinstance(spec, EvaluateSpec) and "router" in spec.weightings:
+            ensemble = Ensemble.of(row.ensemble)
+            check_router(ensemble, [elm.corpus_hash for elm in forest.elms], "weightings")
+            # Its words and centres were fitted on documents too.
+            ids += [ensemble.router.job_id] if ensemble.router else []
         check_shares(spec.shares, await jobs.trained(session, ids, forest.seed_hash))
         if isinstance(spec, AverageSpec):
             check_average(spec, forest)
@@ -183,6 +193,7 @@ def _elm_input(row: ForestElm) -> ElmInput:
         content_hash=row.content_hash,
         tokens=row.tokens,
         own_tokens=row.own_tokens,
+        corpus_hash=row.lineage.get("corpus_hash"),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -13,7 +13,7 @@ from evomerge.app.db.models import Pool as PoolRow
 from evomerge.app.db.repositories import forests, references
 from evomerge.app.db.repositories.forests import NewElm, NewForest
 from evomerge.app.db.repositories.lookup import find, newest
-from evomerge.app.ensembles import Ensemble
+from evomerge.app.ensembles import Ensemble, StoredRouter
 from evomerge.app.errors import ConflictError, InvalidRequestError
 from evomerge.app.schemas.base import Deleted
 from evomerge.app.schemas.forests import Ensemble as EnsembleResource
@@ -62,7 +62,8 @@ async def check(context: Context, body: ForestCreate) -> NewParts:
             param = f"elms.{number}.name"
             raise InvalidRequestError(f"{param}={new.name!r}: stands more than once", param=param)
         elms.append(new)
-    return NewParts(seed, elms, changed(Ensemble(), body.ensemble, [elm.name for elm in elms]))
+    names, corpora = [elm.name for elm in elms], [elm.lineage.get("corpus_hash") for elm in elms]
+    return NewParts(seed, elms, changed(Ensemble(), body.ensemble, names, corpora))
 
 
 def creation(body: ForestCreate, parts: NewParts) -> Make:
@@ -125,7 +126,8 @@ async def update(context: Context, key: str, body: ForestUpdate) -> Forest:
         members = await forests.elms(session, row.id)
         if body.ensemble is not None:
             names = [elm.name for elm in members]
-            ensemble = changed(Ensemble.of(row.ensemble), body.ensemble, names)
+            corpora = [elm.lineage.get("corpus_hash") for elm in members]
+            ensemble = changed(Ensemble.of(row.ensemble), body.ensemble, names, corpora)
             await forests.set_ensemble(session, row.id, ensemble)
         if body.metadata is not None:
             await forests.set_metadata(session, row.id, body.metadata)
@@ -167,10 +169,15 @@ def resource(row: ForestRow, members: Sequence[ElmRow]) -> Forest:
         vocabulary_hash=row.vocabulary_hash,
         architecture=row.architecture,
         ensemble=ensemble,
-        elms=[ForestMember.model_validate(elm) for elm in members],
+        elms=[_member(elm, Ensemble.of(row.ensemble).router) for elm in members],
         metadata=row.meta,
         created_at=row.created_at,
     )
+
+
+def _member(elm: ElmRow, router: StoredRouter | None) -> ForestMember:
+    cluster = None if router is None else router.cluster_of(elm.lineage.get("corpus_hash"))
+    return ForestMember(id=elm.id, name=elm.name, domain=elm.domain, cluster=cluster)
 
 
 def _new_row(body: ForestCreate, seed: Seed) -> NewForest:
@@ -190,7 +197,8 @@ def _is_same(there: ForestRow, members: Sequence[ElmRow], parts: NewParts) -> bo
     had = [(elm.name, elm.domain, elm.content_hash) for elm in members]
     asked = [(elm.name, elm.domain, elm.content_hash) for elm in parts.elms]
     same_parts = there.seed_hash == parts.seed.content_hash and had == asked
-    return same_parts and Ensemble.of(there.ensemble) == parts.ensemble
+    # A router is of a job over the forest, never of the request that makes it.
+    return same_parts and replace(Ensemble.of(there.ensemble), router=None) == parts.ensemble
 
 
 def _answer(status: int, row: ForestRow, members: Sequence[ElmRow]) -> Answer:

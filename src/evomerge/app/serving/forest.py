@@ -16,6 +16,7 @@ import numpy as np
 from evomerge.app.db.models import Forest, ForestElm
 from evomerge.app.ensembles import Ensemble
 from evomerge.app.mixtures import StoredMixture
+from evomerge.app.routing import RoutingError, clusters_of, load_router
 from evomerge.app.serving.engines import needs_torch, new_engine
 from evomerge.app.serving.errors import ModelNotReadyError, ModelUnavailableError
 from evomerge.app.serving.local import ChatForm, LocalModel
@@ -24,6 +25,7 @@ from evomerge.app.settings import Settings
 from evomerge.connectors.local.engine_values import Weights
 from evomerge.connectors.local.errors import LocalModelError
 from evomerge.merging.forest.errors import ForestError
+from evomerge.merging.forest.router import Router
 
 if TYPE_CHECKING:
     from evomerge.connectors.local.engine import Engine
@@ -137,8 +139,13 @@ class _Forest:
     title: str = field(compare=False)
     members: tuple[_Member, ...]
     ensemble: Ensemble
+    clusters: tuple[int | None, ...] = ()
+    data_dir: Path = field(default=Path(), compare=False)
 
     def mixing(self) -> Mixing:
+        if self.ensemble.weighting == "router" and self.ensemble.router is not None:
+            router = load_router(self.data_dir, self.ensemble.router)
+            return routed(router, self.clusters, self.ensemble.top_k)
         return mixing_of(self.ensemble, [name for name, *_ in self.members])
 
     def model(self, engine: Engine, prompter: Prompter, mixing: Mixing) -> LocalModel:
@@ -201,7 +208,7 @@ class Forests:
         stay are not loaded again.
 
         Raises:
-            ModelNotReadyError: it has no ELM yet.
+            ModelNotReadyError: it has no ELM yet, or its router leads to one that is not there.
             ModelUnavailableError: an ELM cannot be read, has changed, or fits no other.
             NotPossibleError: torch is not installed.
         """
@@ -209,7 +216,12 @@ class Forests:
             raise ModelNotReadyError(f"forest {forest.name!r} has no ELM yet", param="model")
         members = tuple((row.name, Path(row.path), row.content_hash) for row in elms)
         title = f"forest {forest.name!r}"
-        return await self._get(_Forest(forest.id, title, members, Ensemble.of(forest.ensemble)))
+        ensemble = Ensemble.of(forest.ensemble)
+        clusters: tuple[int | None, ...] = ()
+        if ensemble.weighting == "router":
+            clusters = _clusters(title, ensemble, elms)
+        data_dir = self._settings.data_dir
+        return await self._get(_Forest(forest.id, title, members, ensemble, clusters, data_dir))
 
     async def mixture(
         self, job_id: str, stored: StoredMixture, folders: Mapping[str, Path], form: ChatForm
@@ -291,6 +303,32 @@ def mixing_of(ensemble: Ensemble, names: Sequence[str]) -> Mixing:
     return Mixing(prior, ensemble.history, ensemble.top_k, ensemble.top_k_kind)
 
 
+def routed(router: Router, clusters: Sequence[int | None], top_k: int | None) -> Mixing:
+    """The ELMs of a router's clusters as it weighs them.
+
+    Args:
+        clusters: of each ELM of the forest; those of none never run.
+
+    Raises:
+        ForestError: they do not fit the router.
+    """
+    from evomerge.connectors.local.forest.ensemble import Mixing
+    from evomerge.connectors.local.forest.routing import Routing
+    from evomerge.merging.forest.prior import Prior
+
+    voices = tuple(cluster for cluster in clusters if cluster is not None)
+    runs = np.array([cluster is not None for cluster in clusters], dtype=np.float64)
+    routing = Routing(router, voices)
+    return Mixing(Prior.cached(runs / runs.sum()), top_k=top_k, routing=routing)
+
+
+def _clusters(title: str, ensemble: Ensemble, elms: Sequence[ForestElm]) -> tuple[int | None, ...]:
+    try:
+        return tuple(clusters_of(ensemble, [elm.lineage.get("corpus_hash") for elm in elms]))
+    except RoutingError as error:
+        raise ModelNotReadyError(f"{title}: {error}", param="model") from error
+
+
 def _about(
     forest_id: str, ensemble: Ensemble, names: Sequence[str], mixing: Mixing
 ) -> dict[str, Any]:
@@ -303,4 +341,5 @@ def _about(
         "prior": dict(zip(names, mixing.running_prior.weights.tolist(), strict=True)),
         "top_k": ensemble.top_k,
         "top_k_kind": ensemble.top_k_kind,
+        "weighting": ensemble.weighting,
     }

@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from evomerge.app.ensembles import Ensemble
 from evomerge.app.schemas.forest_jobs import AverageResult
 from evomerge.app.schemas.forest_specs import AverageSpec
-from evomerge.app.settings import Settings
 from evomerge.app.worker import forest_files, forest_report
 from evomerge.app.worker.artifacts import MANIFEST, MODEL_CARD, folder_of
 from evomerge.app.worker.errors import JobError
 from evomerge.app.worker.forest_order import ForestOrder
 from evomerge.app.worker.forest_parts import read_parts
-from evomerge.app.worker.ledger import Ledger
-from evomerge.app.worker.order import Desk
+from evomerge.app.worker.forest_work import ForestWork
 from evomerge.app.worker.spending import BudgetReachedError
 from evomerge.app.worker.teller import Teller
 from evomerge.merging.checkpoint.files import content_hash
@@ -33,15 +29,8 @@ _FRESH = "average"
 
 
 @dataclass(frozen=True)
-class AverageRun:
-    """The run of one claimed job. Attributes are those of `TrainRun`."""
-
-    ledger: Ledger
-    order: ForestOrder[AverageSpec]
-    scratch: Path
-    settings: Settings
-    versions: Mapping[str, str]
-    stopping: asyncio.Event
+class AverageRun(ForestWork[AverageSpec]):
+    """The run of one claimed job."""
 
     async def run(self) -> None:
         """Weigh the ELMs, average them, and end the job well.
@@ -52,10 +41,8 @@ class AverageRun:
             JobError, ConnectorError, MergingError, ForestError, EvaluationError, OSError: the job
                 cannot succeed.
         """
-        desk = Desk(self.ledger, self.stopping)
-        await desk.passes({"stage": "loading"})
+        desk, teller = await self.begin()
         await asyncio.to_thread(forest_files.check_forest, self.order.forest)
-        teller = Teller(desk, self.settings.beat_seconds)
         average = await asyncio.to_thread(self._weigh, teller)
         shown = ", ".join(f"{name} {weight:.4g}" for name, weight in average.weights.items())
         self.ledger.note(f"The average weighs {shown}.", weights=average.weights)

@@ -4,41 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge.app.ensembles import Ensemble
+from evomerge.app.routing import clusters_of, load_router
 from evomerge.app.schemas.forest_jobs import EvaluationResult
 from evomerge.app.schemas.forest_specs import EvaluateSpec
-from evomerge.app.settings import Settings
 from evomerge.app.worker import forest_files, forest_report, forest_table
 from evomerge.app.worker.artifacts import folder_of
 from evomerge.app.worker.errors import JobError
-from evomerge.app.worker.forest_order import ForestOrder
 from evomerge.app.worker.forest_parts import Parts, read_parts
-from evomerge.app.worker.ledger import Ledger
-from evomerge.app.worker.order import Desk
+from evomerge.app.worker.forest_work import ForestWork
 from evomerge.app.worker.spending import BudgetReachedError
 from evomerge.app.worker.teller import Teller
 from evomerge.merging.storing import written_whole
 
 if TYPE_CHECKING:
-    from evomerge.app.worker.forest_scores import DomainScores
+    from evomerge.app.worker.forest_scores import DomainScores, Routed
 
 REPORT = "report.json"
 
 
 @dataclass(frozen=True)
-class EvaluateRun:
-    """The run of one claimed job. Attributes are those of `TrainRun`."""
-
-    ledger: Ledger
-    order: ForestOrder[EvaluateSpec]
-    scratch: Path
-    settings: Settings
-    versions: Mapping[str, str]
-    stopping: asyncio.Event
+class EvaluateRun(ForestWork[EvaluateSpec]):
+    """The run of one claimed job."""
 
     async def run(self) -> None:
         """Let every model read every domain, and end the job well.
@@ -49,11 +39,9 @@ class EvaluateRun:
             JobError, ConnectorError, MergingError, ForestError, EvaluationError, OSError: the job
                 cannot succeed.
         """
-        desk = Desk(self.ledger, self.stopping)
-        await desk.passes({"stage": "loading"})
+        _, teller = await self.begin()
         await asyncio.to_thread(forest_files.check_forest, self.order.forest)
         parts = await asyncio.to_thread(self._parts)
-        teller = Teller(desk, self.settings.beat_seconds)
         scores, tokens, ended_by = await asyncio.to_thread(self._score, parts, teller)
         if ended_by is not None:
             self.ledger.note(
@@ -90,7 +78,7 @@ class EvaluateRun:
         spec, forest = self.order.spec, self.order.forest
         models = forest_files.lineage_of(forest)
         reading = Reading(models, teller, spec.budget, self.settings, self.scratch)
-        scorer = Scorer(spec, models, reading, self.scratch)
+        scorer = Scorer(spec, models, reading, self.scratch, self._routed())
         done: list[DomainScores] = []
         for domain in parts:
             reading.tell(**_counts(len(done), len(parts)), domain=domain.domain)
@@ -107,6 +95,20 @@ class EvaluateRun:
                 return done, reading.tokens, reached.budget
             teller.tell(reading.progress, done[-1].note())
         return done, reading.tokens, None
+
+    def _routed(self) -> Routed | None:
+        """What the forest's router says, where it is asked; Raises ForestError: it has gone."""
+        from evomerge.app.worker.forest_scores import Routed
+        from evomerge.connectors.local.forest.routing import Routing
+
+        ensemble = Ensemble.of(self.order.forest.ensemble)
+        if "router" not in self.order.spec.weightings or ensemble.router is None:
+            return None
+        router = load_router(self.settings.data_dir, ensemble.router)
+        found = clusters_of(ensemble, [elm.corpus_hash for elm in self.order.forest.elms])
+        voices = [(place, one) for place, one in enumerate(found) if one is not None]
+        places, clusters = zip(*voices, strict=True)
+        return Routed(places, Routing(router, clusters))
 
     def _finished(
         self, scores: list[DomainScores], tokens: int, ended_by: str | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from evomerge.app.db.errors import NameTakenError
 from evomerge.app.db.models import Forest, Pool
 from evomerge.app.db.repositories import forests, names, references
 from evomerge.app.db.repositories.forests import NewElm, NewForest
-from evomerge.app.ensembles import Ensemble
+from evomerge.app.ensembles import Ensemble, StoredRouter
 from evomerge.app.errors import ConflictError
 from evomerge.app.schemas.forest_inputs import ForestInput
 from evomerge.app.services.checkpoints import Seed
@@ -77,6 +77,30 @@ def forest_begins(name: str, seed: Seed, folder: Path, meta: Mapping[str, str]) 
         return {"forest_id": row.id}
 
     return begin
+
+
+def router_joins(forest: ForestInput, router: StoredRouter) -> Also:
+    """The router that was fitted becomes its forest's, in the place of any before.
+
+    ELMs are weighed by the posterior again, since none was trained on the new clusters yet.
+
+    Raises, when it is called:
+        JobError: the forest has gone.
+    """
+
+    async def join(session: AsyncSession) -> Mapping[str, Any]:
+        row = await forests.lock(session, forest.id)
+        if row is None:
+            raise JobError(
+                "forest_gone",
+                f"forest {forest.name!r} was deleted meanwhile: the router has none to join",
+                "forest",
+            )
+        ensemble = replace(Ensemble.of(row.ensemble), router=router, weighting="posterior")
+        await forests.set_ensemble(session, row.id, ensemble)
+        return {"forest_id": row.id}
+
+    return join
 
 
 def kept(folder: Path) -> Also:

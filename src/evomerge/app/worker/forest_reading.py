@@ -15,6 +15,7 @@ from evomerge.connectors.local.errors import ScoringCancelledError
 from evomerge.connectors.local.forest.cache import LogProbCache
 from evomerge.connectors.local.forest.elms import Elm, Elms
 from evomerge.connectors.local.forest.log_probs import text_rows, token_log_probs
+from evomerge.connectors.local.forest.routing import Routing
 from evomerge.connectors.local.rows import Row
 from evomerge.evaluation.objective import FloatArray
 
@@ -73,6 +74,10 @@ class Reading:
     def read_folder(self, folder: Path, rows: Sequence[Row]) -> list[FloatArray]:
         """The same of a checkpoint that is none of the models. Raises as `read`."""
         return self._read(self._loadable([Elm(folder.name, folder)]), 0, rows)
+
+    def routed(self, routing: Routing, rows: Sequence[Row]) -> list[FloatArray]:
+        """Log-weights of each row's scored tokens by a router, (clusters, T) each."""
+        return routing.of_rows(self._elms.any().tokenizer, rows)
 
     def tell(self, **progress: object) -> None:
         """Note further progress. Raises StoppedError: a stop was asked for."""

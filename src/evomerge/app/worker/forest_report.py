@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from evomerge.app.schemas.forest_jobs import (
     AverageResult,
+    ClusteringResult,
     EvaluationResult,
     TrainingResult,
 )
@@ -29,6 +31,7 @@ def result(
     checkpoint: tuple[Path, str, Lineage] | None = None,
     training: TrainingResult | None = None,
     average: AverageResult | None = None,
+    clustering: ClusteringResult | None = None,
     evaluation: EvaluationResult | None = None,
 ) -> dict[str, Any]:
     """The `result` of a job: JSON, without NaN.
@@ -40,7 +43,8 @@ def result(
     if checkpoint is not None:
         folder, digest, lineage = checkpoint
         made = {"path": str(folder), "content_hash": digest, "lineage": asdict(lineage)}
-    parts = {"training": training, "average": average, "evaluation": evaluation}
+    parts: dict[str, BaseModel | None] = {"training": training, "average": average}
+    parts |= {"clustering": clustering, "evaluation": evaluation}
     return {
         "ended_by": ended_by,
         "checkpoint": made,

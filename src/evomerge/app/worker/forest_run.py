@@ -12,11 +12,13 @@ from evomerge.app.schemas.forest_specs import (
     AnyForestSpec,
     AverageSpec,
     BranchTrainSpec,
+    ClusterSpec,
     TrainSeedSpec,
 )
 from evomerge.app.settings import Settings
 from evomerge.app.worker import scratch
 from evomerge.app.worker.average_run import AverageRun
+from evomerge.app.worker.cluster_run import ClusterRun
 from evomerge.app.worker.errors import StoppedError
 from evomerge.app.worker.evaluate_run import EvaluateRun
 from evomerge.app.worker.forest_order import ForestOrder, understood
@@ -64,11 +66,13 @@ class ForestRun:
 
     def _work(
         self, order: ForestOrder[AnyForestSpec], home: Path
-    ) -> TrainRun | AverageRun | EvaluateRun:
+    ) -> TrainRun | ClusterRun | AverageRun | EvaluateRun:
         parts: Any = (self.ledger, order, home, self.settings, self.versions, self.stopping)
         spec = order.spec
         if isinstance(spec, TrainSeedSpec | BranchTrainSpec):
             return TrainRun(*parts)
+        if isinstance(spec, ClusterSpec):
+            return ClusterRun(*parts)
         if isinstance(spec, AverageSpec):
             return AverageRun(*parts)
         return EvaluateRun(*parts)

@@ -19,14 +19,25 @@ from evomerge.app.worker.forest_parts import Parts
 from evomerge.app.worker.forest_reading import Reading
 from evomerge.app.worker.forest_report import finite, stacked
 from evomerge.app.worker.ledger import Note
+from evomerge.connectors.local.forest.routing import Routing
 from evomerge.connectors.local.rows import Row
 from evomerge.evaluation.objective import FloatArray
 from evomerge.merging.checkpoint.average import average
 from evomerge.merging.forest.averages import argmax, uniform
-from evomerge.merging.forest.ensemble import score
+from evomerge.merging.forest.ensemble import mixture, score
 from evomerge.merging.forest.prior import Prior, estimate
+from evomerge.merging.forest.top_k import keep_top
 
-_SEED, _ALL = "seed", "ensemble:all"
+_SEED, _WHOLE = "seed", ("ensemble:all", "router:all")
+_ALL = _WHOLE[0]
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Which of the ELMs a router leads to, in their order, and how."""
+
+    places: tuple[int, ...]
+    routing: Routing
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +64,8 @@ class DomainScores:
         }
         shown = ", ".join(
             f"{model} {math.nan if means[model] is None else means[model]:.4g}"
-            for model in (_SEED, _ALL)
+            for model in (_SEED, *_WHOLE)
+            if model in means
         )
         data = {"domain": self.parts.domain, "perplexity": means, "prior": self.prior}
         return Note(f"domain {self.parts.domain}: {shown}", type="metrics", data=data)
@@ -67,15 +79,22 @@ class Scorer:
         models: the seed first, then the ELMs, each under a name of its own.
         reading: of these models.
         scratch: where averages are written.
+        routed: what the forest's router says, where it is asked.
     """
 
     def __init__(
-        self, spec: EvaluateSpec, models: Sequence[ElmInput], reading: Reading, scratch: Path
+        self,
+        spec: EvaluateSpec,
+        models: Sequence[ElmInput],
+        reading: Reading,
+        scratch: Path,
+        routed: Routed | None = None,
     ) -> None:
         self._spec = spec
         self._seed, *self._elms = models
         self._reading = reading
         self._scratch = scratch
+        self._routed = routed
 
     def score(self, parts: Parts) -> DomainScores:
         """One domain, by all models.
@@ -93,7 +112,10 @@ class Scorer:
         losses |= {
             f"elm:{elm.name}": _losses(own) for elm, own in zip(self._elms, alone, strict=True)
         }
-        losses |= self._ensembles(alone, prior)
+        if "posterior" in self._spec.weightings:
+            losses |= self._ensembles(alone, prior)
+        if self._routed is not None:
+            losses |= self._routes(self._routed, alone, rows)
         losses |= self._averages(parts.domain, rows, prior, losses)
         names = [elm.name for elm in self._elms]
         return DomainScores(
@@ -121,6 +143,23 @@ class Scorer:
             mixed = [score(text, log_prior, history=self._spec.history, top_k=k) for text in texts]
             found[name] = _losses(mixed)
         return found
+
+    def _routes(
+        self, routed: Routed, alone: Sequence[Sequence[FloatArray]], rows: Sequence[Row]
+    ) -> dict[str, FloatArray]:
+        """Mixtures of the ELMs of clusters, weighed by the router."""
+        texts = stacked([alone[place] for place in routed.places])
+        weights = self._reading.routed(routed.routing, rows)
+        sizes = {f"router:top-{k}": k for k in self._spec.top_k if k < len(routed.places)}
+        return {
+            name: _losses(
+                [
+                    mixture(text, keep_top(of_text, k))
+                    for text, of_text in zip(texts, weights, strict=True)
+                ]
+            )
+            for name, k in [*sizes.items(), ("router:all", None)]
+        }
 
     def _averages(
         self, domain: str, rows: Sequence[Row], prior: FloatArray, known: dict[str, FloatArray]

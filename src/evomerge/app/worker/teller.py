@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from evomerge.app.worker.errors import StoppedError
 from evomerge.app.worker.ledger import Note
 from evomerge.app.worker.order import Desk
 
@@ -31,6 +32,11 @@ class Teller:
         self._loop = asyncio.get_running_loop()
         self._told: float | None = None
         self.stopping = False
+
+    def passes(self, progress: Mapping[str, Any]) -> None:
+        """Note where the work is, if it is time. Raises StoppedError: it is to stop."""
+        if self.tell(progress):
+            raise StoppedError
 
     @property
     def seconds(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +15,10 @@ from evomerge.app.schemas.forest_jobs import TrainingResult
 from evomerge.app.schemas.forest_specs import BranchTrainSpec, TrainingSpec, TrainSeedSpec
 from evomerge.app.services.checkpoints import check_seed
 from evomerge.app.services.forest_job_checks import recipe_of
-from evomerge.app.settings import Settings
 from evomerge.app.worker import forest_files, forest_joining, forest_report
 from evomerge.app.worker.errors import JobError, StoppedError
-from evomerge.app.worker.forest_order import ForestOrder
-from evomerge.app.worker.ledger import Also, Ledger
-from evomerge.app.worker.order import Desk
+from evomerge.app.worker.forest_work import ForestWork
+from evomerge.app.worker.ledger import Also
 from evomerge.app.worker.teller import Teller
 from evomerge.app.worker.training_watch import TrainingWatch
 from evomerge.connectors.local.training.errors import (
@@ -42,24 +40,8 @@ _RECORD, _START = "run", "start"
 
 
 @dataclass(frozen=True)
-class TrainRun:
-    """The run of one claimed job.
-
-    Attributes:
-        ledger: its books.
-        order: what was asked, and of what.
-        scratch: its folder until it ends.
-        settings: of the deployment.
-        versions: of what computes, for the result.
-        stopping: set when the worker is to end.
-    """
-
-    ledger: Ledger
-    order: ForestOrder[TrainingSpec]
-    scratch: Path
-    settings: Settings
-    versions: Mapping[str, str]
-    stopping: asyncio.Event
+class TrainRun(ForestWork[TrainingSpec]):
+    """The run of one claimed job."""
 
     async def run(self) -> None:
         """Train, keep the checkpoint, let it join its forest, and end the job well.
@@ -70,9 +52,7 @@ class TrainRun:
             JobError, ConnectorError, MergingError, EvaluationError, OSError: the job cannot
                 succeed.
         """
-        desk = Desk(self.ledger, self.stopping)
-        await desk.passes({**self.order.progress, "stage": "loading"})
-        teller = Teller(desk, self.settings.beat_seconds)
+        _, teller = await self.begin(**{**self.order.progress, "stage": "loading"})
         await asyncio.to_thread(self._check, teller)
         reported = int(self.order.progress.get("reported_step", 0))
         watch = TrainingWatch(teller, reported, self.order.spec.budget.seconds)
@@ -99,7 +79,9 @@ class TrainRun:
         chosen, nothing of the forest is read any more.
         """
         if not (self.scratch / _RECORD).is_dir():
-            forest_files.check_corpora(self.order.inputs.corpora, partial(_told_to_stop, teller))
+            forest_files.check_corpora(
+                self.order.inputs.corpora, partial(teller.passes, {"stage": "reading"})
+            )
         if self.order.inputs.forest is not None and not (self.scratch / _START).is_dir():
             forest_files.check_forest(self.order.inputs.forest)
 
@@ -238,11 +220,6 @@ class TrainRun:
         except ApiError as error:
             raise JobError(error.code, error.message, error.param) from error
         return forest_joining.forest_begins(spec.forest, seed, folder, {})
-
-
-def _told_to_stop(teller: Teller) -> None:
-    if teller.tell({"stage": "reading"}):
-        raise StoppedError
 
 
 @contextmanager

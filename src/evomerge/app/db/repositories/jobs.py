@@ -19,7 +19,7 @@ from evomerge.app.db.repositories.queue import FINISHED
 MERGE = "merge"
 TRAINING_KINDS = ("train_seed", "branch_train")
 # What is done with forests.
-FOREST_KINDS = (*TRAINING_KINDS, "average", "evaluate")
+FOREST_KINDS = (*TRAINING_KINDS, "cluster", "average", "evaluate")
 
 
 @dataclass(frozen=True)
