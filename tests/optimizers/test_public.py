@@ -16,6 +16,7 @@ PUBLIC = [
     "EvoMergingParameters",
     "FloatArray",
     "InvalidParameterError",
+    "LoraHub",
     "OpenGeneration",
     "Optimizer",
     "OptimizerError",

@@ -10,6 +10,7 @@ from evomerge.optimizers.errors import (
 )
 from evomerge.optimizers.evo_merging import Cma, EvoMerging
 from evomerge.optimizers.fixed import BaseAlone, BestExpert, RuleGrid, UniformAverage
+from evomerge.optimizers.lorahub import LoraHub
 from evomerge.optimizers.parameters import (
     DenoisingParameters,
     EvoMergingParameters,
@@ -33,6 +34,7 @@ __all__ = [
     "EvoMergingParameters",
     "FloatArray",
     "InvalidParameterError",
+    "LoraHub",
     "OpenGeneration",
     "Optimizer",
     "OptimizerError",

@@ -1,4 +1,4 @@
-"""What searches have in common that look for beta within bounds, every alpha one, no penalty."""
+"""What searches have in common that look for beta within bounds, every alpha one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from evomerge.optimizers.candidate import Candidate, FloatArray, base
 from evomerge.optimizers.errors import InvalidParameterError
 from evomerge.optimizers.parameters import (
+    check_at_least,
     check_bounds,
     check_pool,
-    check_population,
     check_seed,
     whole_generations,
 )
@@ -34,6 +34,7 @@ class BoxedSearch(StagedSearch):
         population: candidates a generation; None for 20.
         low, high: bounds of beta.
         probe: ask every expert alone first.
+        probe_competes: whether a probed expert may be the winner.
         selection: who takes part; None for all, of the others beta is zero.
         name: of the stage.
         make: the stage's search; called when the stage begins.
@@ -57,12 +58,13 @@ class BoxedSearch(StagedSearch):
         selection: Preselection | None,
         name: str,
         make: MakeStage,
+        probe_competes: bool = True,
     ) -> None:
         check_pool(experts, groups)
         check_seed(seed)
-        check_population(population)
         check_bounds("", low, high)
-        population = population or DEFAULT_POPULATION
+        population = DEFAULT_POPULATION if population is None else population
+        check_at_least("population", population, 1)
         generations = whole_generations("evaluations", evaluations, population)
         chosen = selection or Preselection(experts)
         if chosen.needs_losses and not probe:
@@ -79,5 +81,5 @@ class BoxedSearch(StagedSearch):
 
             return RunningStage(make(population, generations, chosen.size), candidate)
 
-        probes = [alone.plan(groups, competes=True)] if probe else []
+        probes = [alone.plan(groups, competes=probe_competes)] if probe else []
         super().__init__([*probes, StagePlan(name, generations * population, True, begin)])

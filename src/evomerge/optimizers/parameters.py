@@ -186,6 +186,11 @@ def check_bounds(prefix: str, low: float, high: float) -> None:
         raise InvalidParameterError(f"{prefix}low", low, f"must be below high={high!r}")
 
 
+def check_penalty(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise InvalidParameterError(name, value, "must be finite and at least 0")
+
+
 def _check_stage(
     name: str, evaluations: int, sigma: float, low: float, high: float, l1: float
 ) -> None:
@@ -193,8 +198,7 @@ def _check_stage(
     if not (math.isfinite(sigma) and sigma > 0):
         raise InvalidParameterError(f"{name}.sigma", sigma, "must be finite and above 0")
     check_bounds(f"{name}.", low, high)
-    if not (math.isfinite(l1) and l1 >= 0):
-        raise InvalidParameterError(f"{name}.l1", l1, "must be finite and at least 0")
+    check_penalty(f"{name}.l1", l1)
 
 
 def _check_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

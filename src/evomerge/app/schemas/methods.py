@@ -78,6 +78,26 @@ class PsoMethod(Boxed):
     name: Literal["pso"] = "pso"
 
 
+class LorahubMethod(Preselected):
+    """LoRAHub's search over beta: nevergrad's NGOpt, begun at the base (arXiv 2307.13269).
+
+    composition is factor unless given. Needs the extra `baselines`.
+    """
+
+    name: Literal["lorahub"] = "lorahub"
+    evaluations: int = Field(
+        40, ge=1, le=1_000_000, description="NGOpt plans by it; LoRAHub's own is 40."
+    )
+    bounds: Bounds = Bounds(low=-1.5, high=1.5)
+    l1: float = Field(0.05, ge=0, le=100, description="Penalty on the mean of |beta|.")
+
+    @model_validator(mode="after")
+    def _begins_at_zero(self) -> Self:
+        if not self.bounds.low <= 0 <= self.bounds.high:
+            raise ValueError(f"bounds=[{self.bounds.low}, {self.bounds.high}] must hold 0")
+        return self
+
+
 class BaseMethod(Body):
     """The base alone, without any expert."""
 
@@ -198,6 +218,7 @@ class EmrMethod(RuleMethod):
 Baseline: TypeAlias = (
     RandomMethod
     | PsoMethod
+    | LorahubMethod
     | BaseMethod
     | BestExpertMethod
     | UniformMethod

@@ -291,7 +291,9 @@ class MergeJobSpec(Body):
     @classmethod
     def _paper(cls, data: Any) -> Any:
         method = data.get("method") if isinstance(data, dict) else None
-        if isinstance(method, dict) and method.get("preset") == "paper":
+        if not isinstance(method, dict):
+            return data
+        if method.get("preset") == "paper" or method.get("name") == "lorahub":
             return filled(data, {"composition": "factor"})
         return data
 

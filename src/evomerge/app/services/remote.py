@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evomerge.app.errors import InvalidRequestError
 from evomerge.app.schemas.inputs import DatasetInput, ExpertInput
-from evomerge.app.schemas.methods import Boxed
+from evomerge.app.schemas.methods import Boxed, LorahubMethod
 from evomerge.app.schemas.remote import Remote
 from evomerge.app.schemas.spec import CmaMethod, EvoMergingMethod, MergeJobSpec
 from evomerge.app.settings import Settings
@@ -153,7 +153,7 @@ def _bmm(spec: MergeJobSpec, remote: Remote) -> None:
     method = spec.method
     if isinstance(method, EvoMergingMethod | CmaMethod):
         bounds, where = method.scaling.bounds, "method.scaling.bounds"
-    elif isinstance(method, Boxed):
+    elif isinstance(method, Boxed | LorahubMethod):
         bounds, where = method.bounds, "method.bounds"
     else:
         return

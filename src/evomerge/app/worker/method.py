@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from evomerge.app.schemas.methods import (
     BaseMethod,
     BestExpertMethod,
+    LorahubMethod,
     Preselected,
     PsoMethod,
     RuleMethod,
@@ -28,6 +29,7 @@ from evomerge.optimizers import (
     EvoMergingParameters,
     FloatArray,
     InvalidParameterError,
+    LoraHub,
     Optimizer,
     ParticleSwarm,
     Preselection,
@@ -97,6 +99,18 @@ def build_optimizer(
             groups=spec.layer_groups,
             densities=densities,
             scales=scales,
+            selection=selection,
+        )
+    if isinstance(method, LorahubMethod):
+        return LoraHub(
+            experts,
+            seed=spec.seed,
+            groups=spec.layer_groups,
+            evaluations=method.evaluations,
+            low=method.bounds.low,
+            high=method.bounds.high,
+            l1=method.l1,
+            probe=True,
             selection=selection,
         )
     search = ParticleSwarm if isinstance(method, PsoMethod) else RandomSearch

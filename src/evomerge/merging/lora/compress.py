@@ -10,8 +10,8 @@ def compress(A: Tensor, B: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Factors of at most `rank` whose product is closest to B @ A (Eckart and Young).
 
     The product is never formed. With B = Q_b R_b and A^T = Q_a R_a, the singular values of B @ A
-    are those of the small core R_b R_a^T, (k, k) at most. Each factor gets the square root of the singular values, so that
-    both round equally well.
+    are those of the small core R_b R_a^T, (k, k) at most. Each factor gets the square root of the
+    singular values, so that both round equally well.
 
     Args:
         A: (k, d_in).
