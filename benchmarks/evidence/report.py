@@ -111,7 +111,8 @@ def _verdicts(found: Measured, records: Sequence[Record]) -> Iterator[str]:
     against = duels(found, DEFAULT, [name for name in found.methods if name != DEFAULT])
     yield from duel_lines(against)
     yield ""
-    yield every_baseline(DEFAULT, [duel for duel in against if duel.other != PAPER])
+    if baselines := [duel for duel in against if duel.other != PAPER]:
+        yield every_baseline(DEFAULT, baselines)
     if LORAHUB in found.methods and BASE in found.methods:
         yield margin_verdict(found, DEFAULT, LORAHUB)
     if PAPER in found.methods:
