@@ -40,7 +40,13 @@ def main() -> int:
     """Run it."""
     args = _arguments()
     try:
-        pool = open_pool(args.pool, quick=args.quick, experts=args.experts, data=args.data)
+        pool = open_pool(
+            args.pool,
+            quick=args.quick,
+            repository=args.repository,
+            experts=args.experts,
+            data=args.data,
+        )
     except (PoolError, NotBuiltError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -99,6 +105,7 @@ def _command(args: argparse.Namespace, setting: str) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pool", choices=["repository", "real"], default="repository")
+    parser.add_argument("--repository", type=Path, help="its folder, where it is another one")
     parser.add_argument("--experts", type=Path, help="of the real pool: folder of adapters")
     parser.add_argument("--data", type=Path, help="of the real pool: folder of JSONL files")
     parser.add_argument("--setting", nargs="+", choices=SETTINGS, default=list(SETTINGS[:1]))

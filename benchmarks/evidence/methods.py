@@ -65,7 +65,9 @@ def _method(name: str, case: Case, evaluations: int) -> Method:
     if name in (DEFAULT, PAPER):
         return Method(name, {"method": evo_merging(name, evaluations, experts)})
     if name in SEARCHES:
-        return Method(name, {"method": {"name": name, "evaluations": evaluations - experts}})
+        # NGOpt begins at zero, whatever the experts alone lose.
+        own = evaluations if name == LORAHUB else evaluations - experts
+        return Method(name, {"method": {"name": name, "evaluations": own}})
     oracle = name in RULES and case.setting == "out-of-domain"
     return Method(name, {"method": {"name": name}}, oracle=oracle and experts > TOP_K)
 

@@ -98,11 +98,14 @@ class Pool:
         return self.metrics.get(task, EXACT)
 
 
-def open_pool(name: str, *, quick: bool, experts: Path | None, data: Path | None) -> Pool:
+def open_pool(
+    name: str, *, quick: bool, repository: Path | None, experts: Path | None, data: Path | None
+) -> Pool:
     """The pool of that name.
 
     Args:
         quick: the small repository instead of the whole one.
+        repository: its folder; by default where it is made.
         experts, data: folders of the real pool.
 
     Raises:
@@ -110,19 +113,19 @@ def open_pool(name: str, *, quick: bool, experts: Path | None, data: Path | None
         NotBuiltError: the repository is not there.
     """
     if name == "repository":
-        return repository_pool(quick=quick)
+        return repository_pool(repository, quick=quick)
     if experts is None or data is None:
         raise PoolError("--pool real needs --experts DIR and --data DIR")
     return real_pool(experts, data)
 
 
-def repository_pool(*, quick: bool) -> Pool:
+def repository_pool(folder: Path | None = None, *, quick: bool) -> Pool:
     """The experts that `python -m benchmarks.repository` trains.
 
     Raises:
         NotBuiltError: it has not been run.
     """
-    found = open_repository(quick=quick)
+    found = open_repository(folder, quick=quick)
     return Pool(
         name="quick repository" if quick else "repository",
         digest=found.folder.name,

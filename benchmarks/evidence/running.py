@@ -22,8 +22,9 @@ from benchmarks.evidence.settings import Case
 import evomerge
 from evomerge.app.schemas.spec import MergeJobSpec, Metric
 from evomerge.app.settings import Settings
-from evomerge.app.worker.lora_bench import LoraBench
 from evomerge.app.worker.method import build_optimizer
+from evomerge.app.worker.rule_bench import adapter_bench
+from evomerge.app.worker.workbench import StoredModel, Workbench
 from evomerge.connectors.base import Evaluator, Scores
 from evomerge.connectors.local.base_model import BaseModel, load_base
 from evomerge.evaluation.example import Example
@@ -167,7 +168,7 @@ class Bench:
     def _proof(self, evaluator: Evaluator, winner: Candidate) -> Scores:
         return asyncio.run(evaluator.score([winner], flat(self.held_out)))
 
-    def _scores(self, stored: Any, winner: Candidate) -> list[float]:
+    def _scores(self, stored: StoredModel, winner: Candidate) -> list[float]:
         scores: list[float] = []
         for task, rows in zip(self.case.tasks, self.held_out, strict=True):
             metric: Metric = self.pool.metric(task)  # type: ignore[assignment]
@@ -176,16 +177,20 @@ class Bench:
             scores += [0.0 if np.isnan(loss) else _rounded(1 - loss) for loss in losses]
         return scores
 
-    def _models(self, spec: MergeJobSpec) -> LoraBench:
-        settings = Settings(data_dir=Path(os.devnull), device="cpu", threads=1)
-        return LoraBench(_base(self.pool.base), self.stacked, spec, settings)
+    def _models(self, spec: MergeJobSpec) -> Workbench:
+        """What a worker would make of the job."""
+        base = _base(self.pool.base)
+        settings = Settings(
+            data_dir=Path(os.devnull), bases={base.name: self.pool.base}, device="cpu", threads=1
+        )
+        return adapter_bench(base, self.stacked, spec, settings)
 
 
 class _Search:
     """Ask, score, tell, and what it cost."""
 
     def __init__(
-        self, bench: Bench, optimizer: Optimizer, models: LoraBench, draw: random.Random | None
+        self, bench: Bench, optimizer: Optimizer, models: Workbench, draw: random.Random | None
     ) -> None:
         self._bench = bench
         self._optimizer = optimizer

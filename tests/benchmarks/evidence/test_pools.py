@@ -39,4 +39,4 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(PoolError, match="holds no expert ee_casie"):
         real_pool(tmp_path, tmp_path, base=tmp_path)
     with pytest.raises(PoolError, match="--experts"):
-        open_pool("real", quick=False, experts=None, data=tmp_path)
+        open_pool("real", quick=False, repository=None, experts=None, data=tmp_path)
