@@ -1,24 +1,37 @@
 """mergekit-evolve: CMA-ES over the weights of task arithmetic, scored by lm-eval.
 
 Its rows are a local lm-eval task whose score is the mean log-likelihood of an answer, which ranks
-candidates exactly as the mean loss a token does. It runs in memory, its fastest form. It asks Ray
-for a GPU: Ray is told that this machine has one, and nothing uses it. What it counts is counted by
-wrapping its evaluation, which runs as it is.
+candidates exactly as the mean loss a token does. It runs in memory, its fastest form.
+
+Two things are set from outside. It asks Ray for a GPU: Ray is told that this machine has one, and
+nothing uses it. And it names lm-eval's class for vllm in any case, which lm-eval has only where
+vllm, and so CUDA, is installed: an empty class of that name is put there, and nothing uses it. What
+is counted is counted by wrapping its evaluation, which runs as it is.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import sys
+from types import ModuleType
 from typing import Any
 
 import ray
 import yaml
-from mergekit.evo.strategy import ActorPoolEvaluationStrategy
-from mergekit.scripts.evolve import main as evolve
 from shared import Clock, read_task, seed_all, write_report
 
 TASK = "peers_rows"
+
+
+def stand_in_for_vllm() -> None:
+    """Put the name there that mergekit's modules need when they are imported."""
+    import lm_eval.models
+
+    module = ModuleType("lm_eval.models.vllm_causallms")
+    module.VLLM = type("VLLM", (), {})
+    sys.modules[module.__name__] = module
+    lm_eval.models.vllm_causallms = module
 
 
 def write_rows(task: Any) -> None:
@@ -71,7 +84,17 @@ def main() -> None:
     task = read_task()
     seed_all(task.seed)
     write_rows(task)
-    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=True)
+    stand_in_for_vllm()
+    from mergekit.evo.strategy import ActorPoolEvaluationStrategy
+    from mergekit.scripts.evolve import main as evolve
+
+    ray.init(
+        num_cpus=2,
+        num_gpus=1,
+        include_dashboard=False,
+        # In its workers too, before they import mergekit.
+        runtime_env={"worker_process_setup_hook": stand_in_for_vllm},
+    )
     scores: list[float] = []
     clocks: list[Clock] = []
     seconds = [0.0]
@@ -108,7 +131,8 @@ def main() -> None:
         search_loss=-best * len(task.search) / tokens,
         search_seconds=seconds[0],
         packages=["mergekit", "lm_eval", "ray", "cma", "torch", "transformers"],
-        note="Ray is told of a GPU that is not there; its first call loads the model",
+        note="Ray is told of a GPU that is not there, lm-eval's class for vllm is an empty one; its "
+        "first evaluation waits for the worker to start",
     )
 
 

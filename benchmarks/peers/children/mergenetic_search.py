@@ -2,17 +2,20 @@
 
 It merges whole checkpoints on disk, loads each and scores it; the scoring is the user's, here the
 mean loss of the search rows. Its pins are older than the experts' files: each expert is written as
-a checkpoint first, with plain torch and the older names of two settings.
+a checkpoint first, with plain torch and the older names of two settings; and it keeps tensors on a
+GPU whether there is one or not, which is set from outside.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mergenetic.merging import TaskArithmeticMerger
+from mergenetic.merging import merger as merging
 from mergenetic.optimization import MergingProblem
 from mergenetic.searcher import Searcher
 from pymoo.algorithms.soo.nonconvex.ga import GA
@@ -52,6 +55,11 @@ def write_checkpoint(base: Path, expert: Path, folder: Path) -> Path:
     return folder
 
 
+def on_the_cpu(options: Any, **fields: Any) -> Any:
+    """Its options of mergekit less the one that keeps tensors on a GPU, there or not."""
+    return options(**{**fields, "low_cpu_memory": False})
+
+
 class RowsProblem(MergingProblem):
     """Its problem, with the rows' mean loss as the one objective."""
 
@@ -69,6 +77,7 @@ class RowsProblem(MergingProblem):
 def main() -> None:
     task = read_task()
     seed_all(task.seed)
+    merging.MergeOptions = partial(on_the_cpu, merging.MergeOptions)
     base = write_base(task)
     checkpoints = [
         write_checkpoint(base, folder, task.folder / "checkpoints" / name)
@@ -114,7 +123,7 @@ def main() -> None:
         search_loss=min(problem.losses),
         search_seconds=seconds,
         packages=["mergenetic", "mergekit", "pymoo", "torch", "transformers"],
-        note="without vllm and bitsandbytes, which it asks for",
+        note="without vllm, bitsandbytes and its use of a GPU, which are asked for in any case",
     )
 
 
