@@ -1,8 +1,6 @@
 """A repository of a hundred and more LoRA experts of one small base, made by one command.
 
-    python -m benchmarks.repository [--quick] [--processes 2] [--home FOLDER]
-
-Importing this package alone imports neither torch nor the sources of the tasks.
+See docs/repository.md. Importing this package alone imports neither torch nor the tasks' sources.
 """
 
 from benchmarks.repository.members import Members
