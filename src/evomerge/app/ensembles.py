@@ -83,8 +83,13 @@ class Ensemble:
         router = None if self.router is None else asdict(self.router)
         if router is not None:
             router["clusters"] = list(router["clusters"])
-        prior = None if self.prior is None else dict(self.prior)
-        return {**asdict(self), "prior": prior, "router": router}
+        return {**self.settings(), "router": router}
+
+    def settings(self) -> dict[str, Any]:
+        """What a request can set: all but the router, which a job makes."""
+        fields = asdict(self)
+        del fields["router"]
+        return {**fields, "prior": None if self.prior is None else dict(self.prior)}
 
     def weights(self, names: Sequence[str]) -> list[float]:
         """What each of the ELMs weighs before a text, in their order; sums to one."""

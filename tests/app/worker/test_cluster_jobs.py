@@ -82,7 +82,7 @@ async def test_from_documents_to_a_routed_ensemble(farm: Plantation) -> None:
             if part != "train":
                 assert router.log_weights([document.text])[0].argmax() == one["cluster"]
     forest = await farm.forest()
-    assert forest["ensemble"]["router"] == {
+    assert forest["router"] == {
         "job_id": result["forest_job_id"],
         "content_hash": found["router_hash"],
         "clusters": [one["content_hash"] for one in found["clusters"]],
@@ -135,8 +135,8 @@ async def test_from_documents_to_a_routed_ensemble(farm: Plantation) -> None:
     assert "cluster 0 of the router has no ELM" in refused.json()["error"]["message"]
     # A new router begins without ELMs, and weighs nothing yet.
     await farm.run(cluster_spec(farm, clusters=3, balance=False))
-    ensemble = (await farm.forest())["ensemble"]
-    assert (ensemble["weighting"], len(ensemble["router"]["clusters"])) == ("posterior", 3)
+    forest = await farm.forest()
+    assert (forest["ensemble"]["weighting"], len(forest["router"]["clusters"])) == ("posterior", 3)
 
 
 async def test_what_cannot_be_clustered(farm: Plantation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ async def test_a_cancelled_clustering_leaves_nothing(farm: Plantation) -> None:
         await farm.until(job_id, lambda row: row.finished_at is not None, task)
     assert (await farm.job(job_id))["status"] == "cancelled"
     assert not (farm.settings.data_dir / "artifacts" / job_id).exists()
-    assert (await farm.forest())["ensemble"]["router"] is None
+    assert (await farm.forest())["router"] is None
     assert farm.scratch() == []
 
 

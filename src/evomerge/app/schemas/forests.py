@@ -39,8 +39,8 @@ FOREST_EXAMPLE: dict[str, Any] = {
         "top_k": 2,
         "top_k_kind": "token",
         "weighting": "posterior",
-        "router": None,
     },
+    "router": None,
     "elms": [
         {
             "id": "elm_0a1b2c3d4e5f60718293a4b5",
@@ -193,7 +193,6 @@ class Ensemble(Resource):
     top_k: int | None = Field(description="How many ELMs speak at most; null: all.")
     top_k_kind: TopKKind
     weighting: Weighting = "posterior"
-    router: ForestRouter | None = None
 
 
 class ForestMember(Resource):
@@ -221,6 +220,7 @@ class Forest(Resource):
         description="Type of model, parameters, size of the vocabulary, layers and width."
     )
     ensemble: Ensemble
+    router: ForestRouter | None = Field(description="Null before any cluster job.")
     elms: list[ForestMember] = Field(description="In order.")
     metadata: dict[str, str]
     created_at: float

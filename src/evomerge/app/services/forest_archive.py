@@ -41,6 +41,7 @@ async def archive(context: Context, key: str) -> tuple[str, Iterator[bytes]]:
 
 def manifest(row: ForestRow, members: Sequence[ElmRow]) -> dict[str, Any]:
     """What forest.json says. The seed as an ELM has no folder of its own."""
+    ensemble = Ensemble.of(row.ensemble)
     return {
         "format": FORMAT,
         "name": row.name,
@@ -51,7 +52,8 @@ def manifest(row: ForestRow, members: Sequence[ElmRow]) -> dict[str, Any]:
         },
         "vocabulary_hash": row.vocabulary_hash,
         "architecture": row.architecture,
-        "ensemble": row.ensemble,
+        "ensemble": ensemble.settings(),
+        "router": ensemble.stored()["router"],
         "elms": [
             {
                 "name": elm.name,

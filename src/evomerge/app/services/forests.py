@@ -22,6 +22,7 @@ from evomerge.app.schemas.forests import (
     ForestCreate,
     ForestMember,
     ForestPage,
+    ForestRouter,
     ForestUpdate,
 )
 from evomerge.app.schemas.forests import Seed as SeedResource
@@ -158,7 +159,8 @@ async def delete(context: Context, key: str) -> Deleted:
 
 def resource(row: ForestRow, members: Sequence[ElmRow]) -> Forest:
     """A row and its ELMs as clients see them."""
-    ensemble = EnsembleResource.model_validate(row.ensemble)
+    kept = Ensemble.of(row.ensemble)
+    ensemble = EnsembleResource.model_validate(kept.settings())
     if (prior := ensemble.prior) is not None:
         # Postgres keeps no order of keys.
         ensemble.prior = {elm.name: prior[elm.name] for elm in members if elm.name in prior}
@@ -169,7 +171,8 @@ def resource(row: ForestRow, members: Sequence[ElmRow]) -> Forest:
         vocabulary_hash=row.vocabulary_hash,
         architecture=row.architecture,
         ensemble=ensemble,
-        elms=[_member(elm, Ensemble.of(row.ensemble).router) for elm in members],
+        router=None if kept.router is None else ForestRouter(**asdict(kept.router)),
+        elms=[_member(elm, kept.router) for elm in members],
         metadata=row.meta,
         created_at=row.created_at,
     )
