@@ -131,8 +131,8 @@ def main() -> None:
         search_loss=-best * len(task.search) / tokens,
         search_seconds=seconds[0],
         packages=["mergekit", "lm_eval", "ray", "cma", "torch", "transformers"],
-        note="Ray is told of a GPU that is not there, lm-eval's class for vllm is an empty one; its "
-        "first evaluation waits for the worker to start",
+        note="Ray is told of a GPU that is not there, lm-eval's class for vllm is an empty one, "
+        "and its first evaluation waits for the worker to start",
     )
 
 
