@@ -119,7 +119,7 @@ class RowEncoder:
         return "" if example.messages and self._tokenizer.chat_template else self._prefix
 
     def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def _context_token(self) -> list[int]:
         """What stands before a text that has nothing before it."""
