@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo demo-api demo-forest test check bench clean
+.PHONY: help demo demo-api demo-forest test check bench benchmarks clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -24,6 +24,10 @@ $(VENV)/.local: pyproject.toml
 
 $(VENV)/.demo: $(VENV)/.local
 	$(PIP) --editable '.[local,demo]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.local
+	$(PIP) --editable '.[local,recipe,baselines]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.local
@@ -49,7 +53,11 @@ check: $(VENV)/.test  ## lint, format, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench:  ## list the measurements; each is one command
+bench: $(VENV)/.bench  ## does it merge better: train the experts, measure, write docs/results.md
+	$(BIN)/python -m benchmarks.repository
+	$(BIN)/python -m benchmarks.evidence --setting out-of-domain in-domain robustness ablations --write
+
+benchmarks:  ## list the measurements; each is one command
 	@grep -rhoE --include='*.py' 'python (-m )?benchmarks[./].*' benchmarks | sed 's|^|$(BIN)/|'
 
 clean:  ## remove the environment and what was built

@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-TITLE = """# Results
-
-What the commands below printed, each section by the one that stands in it. `make bench` measures
-the repository's sections anew; what is measured by hand keeps its date.
-"""
 _SECTION = re.compile(r"<!-- begin: (.+?) -->\n(.*?)<!-- end: \1 -->\n", re.DOTALL)
 
 
 def write_section(path: Path, name: str, text: str) -> None:
-    """Put a section, Markdown, in place of the one of that name, or behind the last."""
-    content = path.read_text(encoding="utf-8") if path.exists() else TITLE
+    """Put a section, Markdown, in place of the one of that name, or behind the last.
+
+    Raises:
+        OSError: the page is not there.
+    """
+    content = path.read_text(encoding="utf-8")
     fresh = f"<!-- begin: {name} -->\n{text.strip()}\n<!-- end: {name} -->\n"
     known = {match[1]: match[0] for match in _SECTION.finditer(content)}
     if name in known:

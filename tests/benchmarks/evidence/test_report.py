@@ -73,10 +73,11 @@ def test_ablations_are_held_against_the_papers_order() -> None:
 
 def test_sections_of_a_page_leave_each_other_alone(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
+    page.write_text("# Results\n\nwritten by hand\n")
     write_section(page, "one", "## One\n\nfirst")
     write_section(page, "two", "## Two\n\nsecond")
     before = page.read_text()
     write_section(page, "one", "## One\n\nthird \\1")
     after = page.read_text()
     assert after == before.replace("first", "third \\1")
-    assert after.startswith("# Results\n")
+    assert after.startswith("# Results\n\nwritten by hand\n")
