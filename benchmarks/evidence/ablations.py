@@ -47,6 +47,8 @@ def ablations(case: Case, evaluations: int) -> Iterator[Method]:
     yield variant("default, without denoising", "default", stages=["scaling"])
     yield variant("default, beta >= 0", "default", **scaling("default", sign="nonnegative"))
     yield variant("default, factor", "default", job={"composition": "factor"})
+    yield variant("default, over all experts", "default", top_k=None)
+    yield variant("default, from best expert", "default", **scaling("default", start="best_expert"))
     yield variant("default, from uniform", "default", **scaling("default", start="uniform"))
     yield variant("default, from zeros", "default", **scaling("default", start="zeros"))
     yield variant("default, L1 of the paper", "default", **scaling("default", l1=0.05))
@@ -55,4 +57,12 @@ def ablations(case: Case, evaluations: int) -> Iterator[Method]:
     yield variant("default, full covariance", "default", diagonal_above=100_000)
     default = evo_merging("default", evaluations, len(case.experts))
     yield Method("default, reshuffled rows", {"method": default}, reshuffled=True)
+    yield from normalisations(len(case.experts))
     yield Method(BASE, {"method": {"name": BASE}})
+
+
+def normalisations(experts: int) -> Iterator[Method]:
+    """The plain sum of all experts at three scales, without a search."""
+    for name, scale in (("1/N", 1 / experts), ("1/sqrt(N)", experts**-0.5), ("1", 1.0)):
+        method = {"name": "task_arithmetic", "scales": [scale]}
+        yield Method(f"all experts at {name}", {"method": method})

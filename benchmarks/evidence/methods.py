@@ -9,6 +9,8 @@ from typing import Any
 from benchmarks.evidence.settings import Case
 
 from evomerge.app.schemas.presets import METHOD_PRESETS, Preset
+from evomerge.app.schemas.spec import MergeJobSpec
+from evomerge.app.worker.method import build_optimizer
 
 DEFAULT, PAPER, LORAHUB, BASE = "default", "paper", "lorahub", "base"
 SEARCHES = (LORAHUB, "pso", "random")
@@ -37,7 +39,7 @@ class Method:
         name: under which it is recorded.
         spec: fields of the job spec that make it.
         oracle: whether only the experts that an oracle finds best take part.
-        reshuffled: whether every population is scored on rows of its own, as the reference does.
+        reshuffled: whether every candidate is scored on rows of its own, as the reference does.
     """
 
     name: str
@@ -77,16 +79,37 @@ def evo_merging(
 ) -> Json:
     """A preset whose stages share a budget as they do in the preset.
 
+    What is scored before the first stage counts, where the search learns from it: of the paper's
+    recipe nothing is.
+
     Args:
         changed: fields in place of the preset's, such as fewer `stages`.
+
+    Raises:
+        InvalidParameterError: a stage is left with less than one population.
     """
-    fields: Json = {**METHOD_PRESETS[preset], **(changed or {})}
+    left = evaluations
+    while True:
+        method = _shared(preset, left, changed or {})
+        above = _competing(method, experts) - evaluations
+        if above <= 0:
+            return method
+        left -= above
+
+
+def _shared(preset: Preset, evaluations: int, changed: Mapping[str, Any]) -> Json:
+    fields: Json = {**METHOD_PRESETS[preset], **changed}
     stages = fields["stages"]
-    # Scoring the experts alone teaches the paper's recipe nothing.
-    left = evaluations - (experts if fields.get("probe_competes", True) else 0)
     whole = sum(fields[stage]["evaluations"] for stage in stages)
     shared = {
-        stage: {**fields[stage], "evaluations": left * fields[stage]["evaluations"] // whole}
+        stage: {**fields[stage], "evaluations": evaluations * fields[stage]["evaluations"] // whole}
         for stage in stages
     }
-    return {"name": "evo-merging", "preset": preset, **(changed or {}), **shared}
+    return {"name": "evo-merging", "preset": preset, **changed, **shared}
+
+
+def _competing(method: Json, experts: int) -> int:
+    """Candidates that a search asks for at most and that may win."""
+    job = {"pool": "pool", "objective": {"datasets": [{"dataset": "rows"}]}, "method": method}
+    optimizer = build_optimizer(MergeJobSpec.model_validate(job), experts)
+    return optimizer.planned_evaluations - optimizer.baseline_evaluations

@@ -25,11 +25,11 @@ from evomerge.app.settings import Settings
 from evomerge.app.worker.method import build_optimizer
 from evomerge.app.worker.rule_bench import adapter_bench
 from evomerge.app.worker.workbench import StoredModel, Workbench
-from evomerge.connectors.base import Evaluator, Scores
+from evomerge.connectors.base import Evaluator, Scores, Usage
 from evomerge.connectors.local.base_model import BaseModel, load_base
 from evomerge.evaluation.example import Example
 from evomerge.evaluation.metrics import CROSS_ENTROPY
-from evomerge.evaluation.objective import Objective
+from evomerge.evaluation.objective import FloatArray, Objective
 from evomerge.merging.lora.pool import LoraPool, stack_folders
 from evomerge.optimizers import PROBE, Candidate, Optimizer
 from evomerge.optimizers.candidate import one_hot
@@ -206,16 +206,13 @@ class _Search:
         """To the end."""
         optimizer = self._optimizer
         while not optimizer.done:
-            stage, asked, rows = optimizer.stage, optimizer.ask(), self._rows()
-            if stage == PROBE:
-                scores = self._bench.score_alone(self._plain, asked, rows)
-            else:
-                scores = asyncio.run(self._evaluator.score(asked, flat(rows)))
-            optimizer.tell(asked, objective_of(rows).means(scores.losses, scores.weights))
-            self.seconds += scores.usage.seconds
+            stage, asked = optimizer.stage, optimizer.ask()
+            losses, usage = self._score(stage, asked)
+            optimizer.tell(asked, losses)
+            self.seconds += usage.seconds
             if stage in optimizer.competing:
                 self.evaluations += len(asked)
-                self.tokens += scores.usage.tokens
+                self.tokens += usage.tokens
             best = optimizer.best
             if best is not None and (not self._bests or best.loss < self._bests[-1][1]):
                 self._bests.append((self.tokens, best.loss, best.candidate))
@@ -232,11 +229,24 @@ class _Search:
             points.append([tokens, _rounded(loss), _rounded(held)])
         return points
 
-    def _rows(self) -> list[list[Example]]:
-        """The same for everyone; or, reshuffled, as many drawn anew, with replacement."""
-        if self._draw is None:
-            return self._bench.search
-        return [self._draw.choices(rows, k=len(rows)) for rows in self._bench.search]
+    def _score(self, stage: str, asked: Sequence[Candidate]) -> tuple[FloatArray, Usage]:
+        """(candidates,) losses on the same rows; reshuffled, each on as many of its own."""
+        rows = self._bench.search
+        if self._draw is not None:
+            drawn = [[self._draw.choices(part, k=len(part)) for part in rows] for _ in asked]
+            found = [self._mean([one], own) for one, own in zip(asked, drawn, strict=True)]
+            usage = sum((usage for _, usage in found), Usage())
+            return np.concatenate([losses for losses, _ in found]), usage
+        if stage == PROBE:
+            scores = self._bench.score_alone(self._plain, asked, rows)
+            return objective_of(rows).means(scores.losses, scores.weights), scores.usage
+        return self._mean(asked, rows)
+
+    def _mean(
+        self, asked: Sequence[Candidate], parts: Sequence[Sequence[Example]]
+    ) -> tuple[FloatArray, Usage]:
+        scores = asyncio.run(self._evaluator.score(asked, flat(parts)))
+        return objective_of(parts).means(scores.losses, scores.weights), scores.usage
 
 
 def flat(parts: Sequence[Sequence[Example]]) -> list[Example]:

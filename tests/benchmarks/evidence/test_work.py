@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from benchmarks.evidence.ablations import ablations
-from benchmarks.evidence.methods import LORAHUB, METHODS, methods
+from benchmarks.evidence.methods import LORAHUB, METHODS, Method, methods
 from benchmarks.evidence.plan import costs, plan_lines
 from benchmarks.evidence.records import Records
 from benchmarks.evidence.running import Sizes
@@ -63,6 +63,14 @@ def test_another_seed_searches_on_other_rows_and_is_proven_on_the_same(work: Wor
     assert other.bench.search != work.bench.search
     assert other.bench.held_out == work.bench.held_out
     assert other.missing(Records(work.records).read()) == list(work.methods)
+
+
+def test_reshuffled_candidates_are_not_compared_on_the_same_rows(work: Work) -> None:
+    same = Method("same", {"method": {"name": "random", "evaluations": 20}})
+    plain, reshuffled = (work.bench.run(replace(same, reshuffled=on), None) for on in (False, True))
+    assert plain.key != reshuffled.key
+    assert plain.evaluations == reshuffled.evaluations == 24
+    assert plain.curve[0][1] != reshuffled.curve[0][1]
 
 
 def test_the_plan_counts_what_is_missing(work: Work) -> None:
