@@ -205,8 +205,32 @@ BAD_SPECS: list[tuple[dict[str, Any], str, str | None, str]] = [
     (
         {"method": {"name": "cma", "population": 20, "scaling": {"evaluations": 4}}},
         "invalid_value",
+        "method.scaling.evaluations",
+        "evaluations=4: is less than one population of 20",
+    ),
+    (
+        {"method": {"name": "ties", "top_k": 100}},
+        "invalid_value",
+        "method.top_k",
+        "method.top_k=100: the pool has",
+    ),
+    (
+        {"method": {"name": "emr", "order": ["nobody"]}},
+        "invalid_value",
+        "method.order",
+        "method.order='nobody': is no expert of the pool",
+    ),
+    (
+        {"method": {"name": "ties", "densities": [0.5, 0.5]}},
+        "invalid_value",
         "method",
-        "evaluations",
+        "densities: 0.5 stands more than once",
+    ),
+    (
+        {"method": {"name": "ties"}, "composition": "factor"},
+        "invalid_value",
+        None,
+        "composition='factor': method 'ties' is one of its own",
     ),
     ({"sede": 7}, "invalid_value", "sede", "not a known field"),
     ({"space": "checkpoint"}, "invalid_value", "space", "works with experts of kind 'elm'"),
