@@ -25,14 +25,18 @@ from evomerge.connectors.base import Evaluator
 from evomerge.connectors.bmm import BmmEvaluator, their_dataset
 from evomerge.connectors.local.base_model import load_base
 from evomerge.connectors.local.checkpoint_evaluator import CheckpointEvaluator
-from evomerge.connectors.local.evaluator import LocalEvaluator
+from evomerge.connectors.local.evaluator import LocalEvaluator, Scoring
 from evomerge.connectors.local.merged_weights import MergedWeights
+from evomerge.connectors.local.rule_evaluator import RuleEvaluator
 from evomerge.connectors.remote import RemoteEvaluator
 from evomerge.evaluation.example import Example
 from evomerge.merging.checkpoint.files import read_checkpoint
 from evomerge.merging.checkpoint.space import CheckpointSpace
 from evomerge.merging.lora.pool import stack_folders
 from evomerge.merging.lora.space import LoraSpace
+from evomerge.merging.operators.rules import DareTies
+from evomerge.merging.rules.space import RuleSpace
+from evomerge.merging.rules.vectors import LoraVectors
 from evomerge.optimizers.candidate import Candidate, base, one_hot, uniform
 
 EXAMPLES = (
@@ -102,6 +106,26 @@ def checkpoint(metric: str, folder: Path) -> Iterator[Fresh]:
 
 
 @contextmanager
+def rule(metric: str, folder: Path) -> Iterator[Fresh]:
+    """Experts alone run beside each other; what a rule makes of two runs by itself."""
+    weights = make_base(folder / "base")
+    pool = stack_folders([make_adapter(folder / f"e{n}", weights, seed=n) for n in range(2)])
+    loaded = load_base(weights, threads=1)
+    scoring = Scoring(batch_tokens=BATCH_TOKENS[metric], max_new_tokens=3)
+    space = RuleSpace(read_checkpoint(weights), LoraVectors(pool), DareTies(), 7)
+    evaluator = RuleEvaluator(
+        CheckpointEvaluator(MergedWeights(loaded, space), metric, **scoring),
+        LocalEvaluator(loaded, LoraSpace(pool, "exact"), metric, **scoring),
+    )
+
+    @asynccontextmanager
+    async def fresh() -> AsyncIterator[Subject]:
+        yield Subject(evaluator, POPULATION)
+
+    yield fresh
+
+
+@contextmanager
 def remote(provider: str, metric: str, folder: Path) -> Iterator[Fresh]:
     """A fake server of the provider, which really computes."""
     with REMOTE[provider](folder) as ground:
@@ -138,6 +162,7 @@ SUBJECTS: Mapping[str, Callable[[Path], AbstractContextManager[Fresh]]] = {
     "bmm": bmm,
     **{f"local-{metric}": partial(local, metric) for metric in BATCH_TOKENS},
     **{f"checkpoint-{metric}": partial(checkpoint, metric) for metric in BATCH_TOKENS},
+    **{f"rule-{metric}": partial(rule, metric) for metric in BATCH_TOKENS},
     **{
         f"{provider}-{metric}": partial(remote, provider, metric)
         for provider in REMOTE

@@ -10,8 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 from tests.support.databases import sqlite_url
-from tests.support.served import World, make_world, running
+from tests.support.served import World, add_merge, make_world, running
+from tests.support.tiny import make_base
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.app.schemas.answers import ChatCompletion, Completion
 from evomerge.app.schemas.completions import CHAT_REQUESTS, COMPLETION_REQUESTS
@@ -159,3 +162,33 @@ async def test_a_model_whose_files_are_gone_says_so(sqlite_template: Path, tmp_p
             "chatty",
             "merged",
         ]
+
+
+async def test_what_a_rule_made_of_adapters_answers_as_the_checkpoint_it_is(
+    sqlite_template: Path, tmp_path: Path
+) -> None:
+    shutil.copy(sqlite_template, tmp_path)
+    world = await asyncio.to_thread(make_world, tmp_path, sqlite_url(tmp_path))
+
+    def write(folder: Path) -> None:
+        shutil.copytree(make_base(tmp_path / "made", seed=11), folder, dirs_exist_ok=True)
+
+    method = {"name": "ties"}
+    await asyncio.to_thread(add_merge, world, "mj_ties", "ties", "lora", write, method=method)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "made")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "made")
+    tokens = tokenizer("Berlin is in", return_tensors="pt").input_ids
+    logs = torch.log_softmax(model(tokens).logits[0, :-1].double(), -1)
+    expected = logs.gather(1, tokens[0, 1:, None])[:, 0].tolist()
+    asked = {
+        "model": "ties",
+        "prompt": "Berlin is in",
+        "max_tokens": 1,
+        "echo": True,
+        "logprobs": 1,
+    }
+    async with _client(world) as http:
+        answer = await http.post("/v1/completions", json=asked)
+        assert answer.status_code == 200, answer.text
+        told = answer.json()["choices"][0]["logprobs"]["token_logprobs"]
+    assert told[1 : tokens.shape[1]] == pytest.approx(expected, abs=1e-4)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.merging.lora.compress import compress
+from evomerge.merging.lora.compress import compress, compress_dense
 
 
 @settings(deadline=None, max_examples=40)
@@ -52,3 +52,26 @@ def test_an_update_of_zero_stays_zero() -> None:
 def test_refuses_a_rank_below_one() -> None:
     with pytest.raises(ValueError, match="rank=0"):
         compress(torch.ones(2, 2), torch.ones(2, 2), 0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    d_in=st.integers(1, 12),
+    d_out=st.integers(1, 12),
+    rank=st.integers(1, 14),
+    seed=st.integers(0, 99),
+)
+def test_a_dense_update_keeps_its_largest_singular_values(
+    d_in: int, d_out: int, rank: int, seed: int
+) -> None:
+    update = torch.randn(d_out, d_in, generator=torch.Generator().manual_seed(seed))
+    a, b = compress_dense(update, rank)
+    kept = min(rank, d_in, d_out)
+    assert (a.shape, b.shape) == ((kept, d_in), (d_out, kept))
+    dropped = torch.linalg.svdvals(update)[kept:]
+    assert float((update - b @ a).norm()) == pytest.approx(float(dropped.norm()), abs=1e-4)
+
+
+def test_a_dense_update_refuses_a_rank_below_one() -> None:
+    with pytest.raises(ValueError, match="rank=0"):
+        compress_dense(torch.ones(2, 2), 0)

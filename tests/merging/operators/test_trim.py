@@ -64,6 +64,27 @@ def test_large_entries_are_likelier_to_stay() -> None:
     assert torch.allclose(kept.mean(dim=(0, 1)), torch.arange(1.0, 11.0), rtol=0.1)
 
 
+@given(
+    density=st.floats(0.0, 1.0),
+    gamma=st.floats(0.0, 0.5),
+    values=st.lists(st.integers(-2, 2), min_size=1, max_size=40),
+    kind=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+)
+def test_of_equals_the_first_are_kept(
+    density: float, gamma: float, values: list[int], kind: torch.dtype
+) -> None:
+    """As a stable sort by falling magnitude has it; whole numbers have many equals."""
+    stack = torch.tensor([values], dtype=kind)
+    places = sorted(range(len(values)), key=lambda place: -abs(values[place]))
+    first, count = int(gamma * len(values)), int(density * len(values))
+    kept = torch.zeros_like(stack)
+    kept[0, places[first : first + count]] = stack[0, places[first : first + count]]
+    assert torch.equal(drop_outliers(stack, each(stack, density), gamma), kept)
+    largest = torch.zeros_like(stack)
+    largest[0, places[:count]] = stack[0, places[:count]]
+    assert torch.equal(keep_largest(stack, each(stack, density)), largest)
+
+
 def test_outliers_go_first_and_then_the_smallest() -> None:
     stack = torch.tensor([[10.0, -9.0, 8.0, -7.0, 6.0, -5.0, 4.0, -3.0, 2.0, -1.0]])
     kept = drop_outliers(stack, each(stack, 0.5), 0.2)

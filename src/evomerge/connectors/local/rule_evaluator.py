@@ -31,9 +31,12 @@ class RuleEvaluator:
 
     async def score(self, candidates: Sequence[Candidate], examples: Sequence[Example]) -> Scores:
         """See `Evaluator.score`. Raises as its two evaluators."""
+        # Cut by cut, so that who is scored beside whom does not depend on how much is asked.
+        step = self.width(examples)
         parts = [
             await (self._alone if alone else self._merged).score(list(some), examples)
-            for alone, some in groupby(candidates, is_alone)
+            for at in range(0, len(candidates), step)
+            for alone, some in groupby(candidates[at : at + step], is_alone)
         ]
         return Scores(
             losses=np.concatenate([each.losses for each in parts]),
