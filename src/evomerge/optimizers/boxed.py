@@ -31,7 +31,7 @@ class BoxedSearch(StagedSearch):
         seed: any integer in [0, 2^32).
         groups: layer groups G.
         evaluations: candidates that may be scored; only whole generations are asked.
-        population: candidates a generation; None for 20.
+        population: candidates a generation, at least 1; None for 20.
         low, high: bounds of beta.
         probe: ask every expert alone first.
         probe_competes: whether a probed expert may be the winner.

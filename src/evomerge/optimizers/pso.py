@@ -14,6 +14,7 @@ import numpy as np
 
 from evomerge.optimizers.boxed import BoxedSearch
 from evomerge.optimizers.candidate import FloatArray
+from evomerge.optimizers.parameters import check_population
 from evomerge.optimizers.preselection import Preselection
 from evomerge.optimizers.staged import VectorStage
 
@@ -100,6 +101,8 @@ class ParticleSwarm(BoxedSearch):
         probe: bool = False,
         selection: Preselection | None = None,
     ) -> None:
+        check_population(population)
+
         def make(population: int, generations: int, members: int) -> VectorStage:
             random = np.random.RandomState(seed)
             start = np.tile(_first_places(members, population, random), (1, groups))

@@ -6,6 +6,7 @@ import numpy as np
 
 from evomerge.optimizers.boxed import BoxedSearch
 from evomerge.optimizers.candidate import FloatArray
+from evomerge.optimizers.parameters import check_population
 from evomerge.optimizers.preselection import Preselection
 from evomerge.optimizers.staged import VectorStage
 
@@ -63,6 +64,8 @@ class RandomSearch(BoxedSearch):
         probe: bool = False,
         selection: Preselection | None = None,
     ) -> None:
+        check_population(population)
+
         def make(population: int, generations: int, members: int) -> VectorStage:
             random = np.random.RandomState(seed)
             return UniformStage(groups * members, population, generations, (low, high), random)
