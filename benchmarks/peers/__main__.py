@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.peers.catalogue import PEERS, Peer
 from benchmarks.peers.environments import EnvironmentFailedError, ensure
 from benchmarks.peers.running import run_child
-from benchmarks.peers.scoring import score, score_report
+from benchmarks.peers.scoring import UnreadableModelError, score, score_report
 from benchmarks.peers.table import Line, legend, lines
 from benchmarks.peers.task import EncodedRow, Task, encoded, searched_and_proof
 from examples.base import cache_dir
@@ -77,7 +77,10 @@ def line_of(peer: Peer, task: Task, held_out: list[EncodedRow], args: argparse.N
     run = run_child(python, peer.script, task, folder, options=peer.options, limit=args.limit)
     if run.report is None:
         return Line(peer.name, run, None, f"{run.failure} (see {folder / 'log.txt'})")
-    return Line(peer.name, run, score_report(run.report, task.base, held_out))
+    try:
+        return Line(peer.name, run, score_report(run.report, task.base, held_out))
+    except UnreadableModelError as error:
+        return Line(peer.name, run, None, str(error))
 
 
 def found(

@@ -12,6 +12,7 @@ import torch
 from benchmarks.peers.task import EncodedRow, Report
 from numpy.typing import NDArray
 from peft import PeftModel
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
@@ -42,21 +43,28 @@ class Losses:
         return paired_p_value(self.rows, other.rows, self.tokens, seed=seed)
 
 
+class UnreadableModelError(Exception):
+    """What a peer stored cannot be loaded as what it says it is."""
+
+
 def score_report(report: Report, base: Path, rows: Sequence[EncodedRow]) -> Losses:
     """What a peer's model gives to the held-out rows.
 
     Raises:
-        OSError, ValueError: its folder holds no model of that kind.
+        UnreadableModelError: its folder holds no model of that kind.
     """
     adapter = report.model if report.kind == "adapter" else None
-    return score(base if adapter else report.model, rows, adapter=adapter)
+    try:
+        return score(base if adapter else report.model, rows, adapter=adapter)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UnreadableModelError(f"its {report.kind} cannot be loaded: {error}") from error
 
 
 def score(folder: Path, rows: Sequence[EncodedRow], *, adapter: Path | None = None) -> Losses:
     """The losses of a stored model, with an adapter over it if there is one.
 
     Raises:
-        OSError, ValueError: it cannot be loaded.
+        OSError, ValueError, RuntimeError, SafetensorError: it cannot be loaded.
     """
     disable_progress_bar()
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

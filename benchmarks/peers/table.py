@@ -100,7 +100,7 @@ def _ratio(value: float, ours: float | None) -> str:
 
 def _remarks(line: Line) -> Iterator[str]:
     said = line.failure
-    if line.run is not None and line.run.report is not None:
+    if said is None and line.run is not None and line.run.report is not None:
         report = line.run.report
         versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
         said = f"{versions}. {report.note}" if report.note else versions

@@ -111,8 +111,8 @@ def read_report(path: Path) -> Report:
         raise ReportError(f"kind: {report.kind!r} is neither 'adapter' nor 'checkpoint'")
     if not report.model.is_dir():
         raise ReportError(f"model: {report.model} is no folder")
-    if report.evaluations < 1:
-        raise ReportError(f"evaluations: {report.evaluations} is below 1")
+    if not isinstance(report.evaluations, int) or report.evaluations < 1:
+        raise ReportError(f"evaluations: {report.evaluations!r} is no number from 1")
     return report
 
 
