@@ -189,6 +189,59 @@ class TestProbe:
         assert bits(run(probed, loss).populations[1:]) == bits(expected)
 
 
+class TestBestFew:
+    def search(self, experts: int, **changes: object) -> EvoMerging:
+        scaling = ScalingParameters(evaluations=40, sigma=1e-6, start="best_few")
+        values: dict[str, object] = {"stages": ("scaling",), "scaling": scaling, "probe": True}
+        return search(experts, **(values | changes))
+
+    def test_averages_of_the_best_are_scored_behind_the_probe(self) -> None:
+        optimizer = self.search(5, groups=2)
+        optimizer.tell(optimizer.ask(), np.array([5.0, math.nan, 1.0, 4.0, 2.0]))
+        averages = optimizer.ask()
+        assert (optimizer.stage, optimizer.generation) == ("warm_start", 0)
+        of_two = [[0, 0, each, 0, each] for each in (0.5, 0.75, 1.0)]
+        of_four = [[each, 0, each, each, each] for each in (0.25, 0.375, 0.5)]
+        assert [c.beta[0].tolist() for c in averages] == of_two + of_four
+        assert all(np.array_equal(c.beta[0], c.beta[1]) for c in averages)
+        assert all((c.alpha == 1).all() for c in averages)
+
+    def test_no_more_of_them_than_take_part(self) -> None:
+        optimizer = self.search(20, top_k=5)
+        optimizer.tell(optimizer.ask(), np.arange(20.0))
+        averages = optimizer.ask()
+        assert [np.count_nonzero(c.beta) for c in averages] == [2, 2, 2, 4, 4, 4]
+        assert optimizer.planned_evaluations == 20 + 6 + 40
+
+    @pytest.mark.parametrize("winner", [None, 0, 4])
+    def test_scaling_starts_at_the_best_of_both(self, winner: int | None) -> None:
+        optimizer = self.search(4)
+        optimizer.tell(optimizer.ask(), np.array([3.0, 2.0, 4.0, 1.0]))
+        averages = optimizer.ask()
+        losses = np.full(len(averages), 1.5)
+        if winner is not None:
+            losses[winner] = 0.5
+        optimizer.tell(averages, losses)
+        expected = np.eye(4)[3] if winner is None else averages[winner].beta
+        assert all(np.allclose(c.beta, expected, atol=1e-4) for c in optimizer.ask())
+
+    def test_starts_of_the_space_come_first(self) -> None:
+        scaling = ScalingParameters(evaluations=40, start="best_few")
+        own = (np.array([0.1, 0.9]), np.array([0.9, 0.1]))
+        optimizer = Cma(2, scaling, seed=0, probe=True, starts=own)
+        optimizer.tell(optimizer.ask(), np.array([1.0, 2.0]))
+        asked = [c.beta[0].tolist() for c in optimizer.ask()]
+        assert asked == [[0.1, 0.9], [0.9, 0.1], [0.5, 0.5], [0.75, 0.75], [1.0, 1.0]]
+
+    def test_an_expert_has_no_average_with_itself(self) -> None:
+        assert self.search(1).stages == ("probe", "scaling")
+
+    def test_needs_a_probe(self) -> None:
+        scaling = ScalingParameters(start="best_few")
+        with pytest.raises(InvalidParameterError, match=r"scaling.start='best_few': needs probe"):
+            EvoMergingParameters(scaling=scaling)
+
+
 class TestTopK:
     LOSSES = np.array([5.0, math.nan, 1.0, 4.0, math.inf, 2.0])
 

@@ -129,7 +129,7 @@ def _top_three(experts: int, groups: int, seed: int) -> Optimizer:
     parameters = EvoMergingParameters(
         stages=("scaling", "denoising"),
         denoising=DenoisingParameters(evaluations=60, sigma=0.1),
-        scaling=ScalingParameters(evaluations=100, sigma=0.1, start="best_expert"),
+        scaling=ScalingParameters(evaluations=100, sigma=0.1, start="best_few"),
         probe=True,
         top_k=3,
     )

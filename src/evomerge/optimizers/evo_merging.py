@@ -18,7 +18,7 @@ from evomerge.optimizers.parameters import (
     check_seed,
 )
 from evomerge.optimizers.preselection import IndexArray, Preselection
-from evomerge.optimizers.probe import PROBE, WARM_START, Probe, warm_plan
+from evomerge.optimizers.probe import PROBE, WARM_START, Probe, averages_of, warm_plan
 from evomerge.optimizers.staged import Bests, RunningStage, StagedSearch, StagePlan
 
 DENOISING: Final = "denoising"
@@ -41,8 +41,8 @@ class EvoMerging(StagedSearch):
         parameters: stages, budgets and so on.
         seed: any integer in [0, 2^32).
         groups: layer groups G, each with N weights of its own.
-        starts: weights, (N,) each, that are scored after the probe; `start: best_expert` begins
-            at the best of them and the probe.
+        starts: weights, (N,) each, that are scored after the probe; `start: best_expert` and
+            `best_few` begin at the best of them and the probe.
 
     Raises:
         InvalidParameterError: an argument is outside its range, or the budget of a stage is
@@ -67,8 +67,8 @@ class EvoMerging(StagedSearch):
         plans = []
         if parameters.probe:
             plans.append(probe.plan(groups, competes=parameters.probe_competes))
-            if starts:
-                plans.append(warm_plan(starts, groups, competes=parameters.probe_competes))
+            if warm := pool.warm_plan(starts, competes=parameters.probe_competes):
+                plans.append(warm)
         for number, stage in enumerate(parameters.stages):
             random = _random(seed, number)
             if stage == DENOISING:
@@ -128,6 +128,21 @@ class _Pool:
     def dimension(self) -> int:
         return self.groups * self.selection.size
 
+    def warm_plan(self, starts: Sequence[FloatArray], *, competes: bool) -> StagePlan | None:
+        """What is scored behind the probe; None where nothing is."""
+        averages = self.scaling.start == "best_few"
+        evaluations = len(starts) + (averages_of(self.selection.size) if averages else 0)
+        if not evaluations:
+            return None
+
+        def vectors() -> FloatArray:
+            known = np.array(starts).reshape(-1, self.selection.experts)
+            if not averages:
+                return known
+            return np.concatenate([known, self.probe.averages(self.selection.size)])
+
+        return warm_plan(vectors, evaluations, self.groups, competes=competes)
+
     def _members(self) -> IndexArray:
         return self.selection.members(self.probe.losses)
 
@@ -149,7 +164,7 @@ class _Pool:
         if self.scaling.start == "zeros":
             return np.zeros((self.groups, experts))
         known = [bests[stage] for stage in (PROBE, WARM_START) if stage in bests]
-        if self.scaling.start == "best_expert" and known:
+        if self.scaling.start != "uniform" and known:
             return min(known, key=lambda best: best.loss).candidate.beta
         # Also where every probe broke: then nobody knows a best expert.
         return np.full((self.groups, experts), 1.0 / self.selection.size)

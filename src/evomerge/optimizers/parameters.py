@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 from evomerge.optimizers.errors import InvalidParameterError
 
 StageName: TypeAlias = Literal["denoising", "scaling"]
-Start: TypeAlias = Literal["uniform", "zeros", "best_expert"]
+Start: TypeAlias = Literal["uniform", "zeros", "best_expert", "best_few"]
 Sign: TypeAlias = Literal["signed", "nonnegative"]
 
 MAX_SEED = 2**32 - 1
@@ -57,8 +57,9 @@ class ScalingParameters:
         sigma: first standard deviation of every beta.
         low, high: bounds of beta.
         l1: weight of the penalty on the mean of |beta|.
-        start: every weight 1/K with K experts taking part, every weight zero, or one on the
-            best probed expert; clipped into the bounds.
+        start: every weight 1/K with K experts taking part, every weight zero, one on the best
+            probed expert, or the best of those and of averages of the best few (see
+            `Probe.averages`); clipped into the bounds.
         sign: nonnegative raises the lower bound to zero (the paper's ablation without sign flip).
 
     Raises:
@@ -132,8 +133,8 @@ class EvoMergingParameters:
             check_at_least("top_k", self.top_k, 1)
             if not self.probe:
                 raise InvalidParameterError("top_k", self.top_k, "needs probe=True")
-        if self.scaling.start == "best_expert" and not self.probe:
-            raise InvalidParameterError("scaling.start", "best_expert", "needs probe=True")
+        if self.scaling.start in ("best_expert", "best_few") and not self.probe:
+            raise InvalidParameterError("scaling.start", self.scaling.start, "needs probe=True")
         if self.stages[0] == "denoising" and self.scaling.start == "zeros":
             raise InvalidParameterError(
                 "scaling.start", "zeros", "leaves a denoising stage that runs first no weights"

@@ -22,7 +22,7 @@ _DEFAULT: dict[str, Any] = {
     "stages": ["scaling", "denoising"],
     "patience": 12,
     "denoising": {"evaluations": 100, "sigma": 0.1, "l1": 0.01, "start": 1.0},
-    "scaling": {"evaluations": 300, "sigma": 0.1, "l1": 0.01, "start": "best_expert"},
+    "scaling": {"evaluations": 300, "sigma": 0.1, "l1": 0.01, "start": "best_few"},
 }
 
 METHOD_PRESETS: dict[Preset, dict[str, Any]] = {"default": _DEFAULT, "paper": _PAPER}

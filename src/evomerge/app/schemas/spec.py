@@ -23,7 +23,7 @@ Metric = Literal[
     "rouge_l",
     "chrf",
 ]
-Start = Literal["best_expert", "uniform", "zeros"]
+Start = Literal["best_few", "best_expert", "uniform", "zeros"]
 Stage = Literal["denoising", "scaling"]
 _BOTH_STAGES: tuple[Stage, ...] = ("denoising", "scaling")
 
@@ -111,7 +111,12 @@ class ScalingStage(Body):
     sigma: float = Field(0.05, gt=0, le=10)
     bounds: Bounds = Bounds(low=-1.5, high=1.5)
     l1: float = Field(0.05, ge=0, le=100, description="Penalty on the mean of |beta|.")
-    start: Start = Field("uniform", description="Where the search begins.")
+    start: Start = Field(
+        "uniform",
+        description="Where the search begins. best_few: at the best of the experts alone and of "
+        "averages of the best 2, 4, 8 and 16 of them, with weights that sum to 1, 1.5 and 2, which "
+        "are scored first.",
+    )
     sign: Literal["signed", "nonnegative"] = Field(
         "signed", description="nonnegative forbids negative weights (an ablation)."
     )
