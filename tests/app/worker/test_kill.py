@@ -6,6 +6,7 @@ import asyncio
 import random
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,32 @@ WORKERS = 3
 PATIENCE = 300.0
 
 
-@pytest.fixture(scope="module", params=["lora", "checkpoint"])
-def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyPool:
+# As many candidates as the searches have, each drawn from the job's seed.
+DELLA = {
+    "name": "della",
+    "densities": [0.5, 0.6, 0.8, 0.9],
+    "scales": [n / 10 for n in range(1, 11)],
+}
+SPECS: dict[str, dict[str, Any]] = {
+    "lora": SPEC,
+    "checkpoint": FOREST_SPEC,
+    "rule": {**SPEC, "method": DELLA},
+}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A pool and what is asked of it."""
+
+    pool: TinyPool
+    spec: dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=sorted(SPECS))
+def given(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Given:
     folder = tmp_path_factory.mktemp("pool")
-    return make_tiny_pool(folder) if request.param == "lora" else make_tiny_forest(folder)
-
-
-def spec_over(pool: TinyPool) -> dict[str, Any]:
-    return SPEC if pool.inputs.seed is None else FOREST_SPEC
+    make = make_tiny_forest if request.param == "checkpoint" else make_tiny_pool
+    return Given(make(folder), SPECS[request.param])
 
 
 @pytest.fixture
@@ -51,9 +70,10 @@ def start(pool: TinyPool, url: str, data_dir: Path) -> WorkerProcess:
     return WorkerProcess(pool.environment(settings))
 
 
-async def straight(shop: Shop, pool: TinyPool, data_dir: Path) -> None:
+async def straight(shop: Shop, given: Given, data_dir: Path) -> None:
     """The same job run without a break by a worker in this process, as mj_straight."""
-    await jobs.add_job(shop.database, pool.inputs, "mj_straight", **spec_over(pool))
+    pool = given.pool
+    await jobs.add_job(shop.database, pool.inputs, "mj_straight", **given.spec)
     url = shop.database.url.render_as_string(hide_password=False)
     stopping = asyncio.Event()
     task = asyncio.create_task(work(pool.settings(url, data_dir, **PACE), stopping))
@@ -84,12 +104,12 @@ async def kill_owner_at(database: Database, processes: list[WorkerProcess], rows
 
 @pytest.mark.parametrize("seed", [1])
 async def test_killed_workers_change_nothing(
-    shop: Shop, pool: TinyPool, processes: list[WorkerProcess], seed: int
+    shop: Shop, given: Given, processes: list[WorkerProcess], seed: int
 ) -> None:
     url = shop.database.url.render_as_string(hide_password=False)
-    await straight(shop, pool, shop.folder)
-    await jobs.add_job(shop.database, pool.inputs, "mj_killed", **spec_over(pool))
-    processes += [start(pool, url, shop.folder) for _ in range(WORKERS)]
+    await straight(shop, given, shop.folder)
+    await jobs.add_job(shop.database, given.pool.inputs, "mj_killed", **given.spec)
+    processes += [start(given.pool, url, shop.folder) for _ in range(WORKERS)]
     moments = random.Random(seed)
     await kill_owner_at(shop.database, processes, moments.randint(1, 20))
     await kill_owner_at(shop.database, processes, moments.randint(25, 44))
