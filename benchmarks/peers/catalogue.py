@@ -15,10 +15,8 @@ from benchmarks.peers.environments import Environment
 
 CHILDREN = Path(__file__).resolve().parent / "children"
 
-# pydantic as old as mergekit allows: under 2.14 its tasks cannot be made ("abstract class Task").
 MERGEKIT = Environment(
-    "mergekit",
-    ("mergekit==0.1.5", "pydantic==2.10.6", "ray==2.60.0", "cma==4.5.0", "lm-eval[hf]==0.4.13"),
+    "mergekit", ("mergekit==0.1.5", "ray==2.60.0", "cma==4.5.0", "lm-eval[hf]==0.4.13")
 )
 LORAHUB = Environment(
     "lorahub",

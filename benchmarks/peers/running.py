@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -25,6 +26,8 @@ _OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 _TOLD = 300
+# As Python ends a traceback.
+_ERROR = re.compile(r"[\w.]+(Error|Exception|Exit)\b")
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,13 @@ def _end(child: subprocess.Popen[bytes], meter: Meter) -> None:
 
 
 def _failure(code: int | None, limit: float, log: Path) -> str | None:
-    """The last line that a failed program said, which is where Python tells the error."""
+    """The last error that a failed program told of, or else the last line that it said."""
     if code == 0:
         return None
     if code is None:
         return f"not done after {limit:.0f} s"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     told = [line.strip() for line in lines if line.strip()]
-    return f"exit code {code}: {told[-1][:_TOLD] if told else 'it said nothing'}"
+    errors = [line for line in told if _ERROR.match(line)]
+    last = (errors or told or ["it said nothing"])[-1]
+    return f"exit code {code}: {last[:_TOLD]}"
