@@ -95,6 +95,8 @@ def _command(args: argparse.Namespace, setting: str) -> str:
     words = ["python", "-m", "benchmarks.evidence", "--setting", setting]
     if args.pool != "repository":
         words += ["--pool", args.pool, "--experts", "DIR", "--data", "DIR"]
+    if args.repository:
+        words += ["--repository", "DIR"]
     words += ["--seeds", str(args.seeds)]
     if args.evaluations:
         words += ["--evaluations", str(args.evaluations)]

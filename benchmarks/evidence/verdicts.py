@@ -96,8 +96,8 @@ def margin_verdict(found: Measured, method: str, other: str) -> str:
     met = "met" if value >= MARGIN else "not met"
     ends = f" [{interval.low:+.0%}, {interval.high:+.0%}]" if interval else ""
     return (
-        f"Target {met}: the gain over {BASE} is {value:+.0%}{ends} of {other}'s gain "
-        f"above it (wanted: {MARGIN:+.0%})."
+        f"Target {met}: {method}'s gain over {BASE} differs from {other}'s by "
+        f"{value:+.0%}{ends} of it (wanted: {MARGIN:+.0%})."
     )
 
 
