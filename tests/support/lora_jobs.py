@@ -26,7 +26,7 @@ SPEC: dict[str, Any] = {
     "method": {
         "name": "evo-merging",
         "population": 6,
-        "scaling": {"evaluations": 24},
+        "scaling": {"evaluations": 24, "start": "best_expert"},
         "denoising": {"evaluations": 12},
     },
 }

@@ -186,7 +186,7 @@ async def test_an_expert_alone_wins_only_where_it_competes(shop: Shop) -> None:
     method = {
         "name": "evo-merging",
         "population": 6,
-        "scaling": {"evaluations": 24},
+        "scaling": {"evaluations": 24, "start": "best_expert"},
         "denoising": {"evaluations": 12},
         "probe_competes": False,
     }
