@@ -159,3 +159,14 @@ async def test_experts_alone_are_themselves_under_a_rule(shop: Shop, pool: TinyP
     alone = bench.merge(one_hot(1, 4)).evaluator("cross_entropy")
     stored = await alone.score([one_hot(1, 4)], data.examples)
     assert np.allclose(stored.losses[0], plain.losses[0], atol=1e-4)
+
+
+async def test_lorahub_is_a_job(shop: Shop, pool: TinyPool) -> None:
+    pytest.importorskip("nevergrad", reason="needs the extra baselines")
+    job = await run(shop, pool, SPEC | {"method": {"name": "lorahub", "evaluations": 12}})
+    assert job.status == "succeeded", job.error
+    assert job.result is not None
+    assert job.spec["composition"] == "factor"
+    assert job.result["usage"]["search"]["evaluations"] == 4 + 12
+    assert job.result["winner"]["stage"] == "lorahub"
+    assert read_adapter(shop.folder / "artifacts" / "mj_1").modules
