@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import ssl
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trustme
 from tests.support.connectors import CANARY, Waits, connectors, endpoint
@@ -23,8 +21,6 @@ from evomerge.connectors.errors import (
     UnusableAnswerError,
 )
 from evomerge.connectors.hosts import HostPolicy
-from evomerge.connectors.http import Target, Timeouts, Wire
-from evomerge.connectors.http_errors import BadAnswerError, NotConnectedError
 from evomerge.connectors.limits import EndpointLimits
 from evomerge.connectors.question import Endpoint, Message, Question, Sampling
 from evomerge.connectors.registry import Connectors
@@ -77,37 +73,6 @@ async def test_connections_are_shared_by_all_models_of_an_origin() -> None:
             where = Endpoint("openai", server.base_url, model)
             await asked.ask(Question(where, (Message("user", "Where?"),)))
         assert (server.connections, len(server.requests)) == (1, 3)
-
-
-async def test_a_body_beyond_the_limit_is_not_read() -> None:
-    target = Target("http", "127.0.0.1", 0, "/", "a.net", "a.net")
-    for said in (
-        httpx.Response(200, content=b"x" * 2000),
-        httpx.Response(
-            200, content=gzip.compress(b"x" * 2000), headers={"content-encoding": "gzip"}
-        ),
-    ):
-        wire = Wire(transport=httpx.MockTransport(lambda _, said=said: said), body_limit=1000)
-        with pytest.raises(BadAnswerError, match="more than 1000 bytes"):
-            await wire.send("GET", target, headers={}, content=None, timeouts=Timeouts())
-
-
-async def test_an_answer_compressed_all_the_same_is_read() -> None:
-    target = Target("http", "127.0.0.1", 0, "/", "a.net", "a.net")
-    said = httpx.Response(200, content=gzip.compress(b"hi"), headers={"content-encoding": "gzip"})
-    wire = Wire(transport=httpx.MockTransport(lambda _: said))
-    reply = await wire.send("GET", target, headers={}, content=None, timeouts=Timeouts())
-    assert reply.body == b"hi"
-
-
-async def test_nobody_there_is_told_apart() -> None:
-    async with provider(OpenAI()) as gone:
-        port = gone.port
-    target = Target("http", "127.0.0.1", port, "/", "a.net", "a.net")
-    wire = Wire()
-    with pytest.raises(NotConnectedError):
-        await wire.send("GET", target, headers={}, content=None, timeouts=Timeouts())
-    await wire.close()
 
 
 async def test_other_methods_and_plain_answers() -> None:

@@ -36,8 +36,9 @@ class Send:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def encoded(self) -> bytes:
-        text = self.body if isinstance(self.body, str) else json.dumps(self.body)
-        content = text.encode()
+        content = self.body
+        if not isinstance(content, bytes):
+            content = (content if isinstance(content, str) else json.dumps(content)).encode()
         headers = {"content-type": "application/json", "content-length": str(len(content))}
         lines = [f"HTTP/1.1 {self.status} Whatever"]
         lines += [f"{name}: {value}" for name, value in (headers | dict(self.headers)).items()]

@@ -17,10 +17,10 @@ from evomerge.connectors.http import (
     Params,
     Part,
     StatusError,
-    Timeouts,
     Transport,
     UnreachableError,
 )
+from evomerge.connectors.wire import Timeouts
 
 Json = dict[str, Any]
 Collection = Literal["merge_jobs", "forest_jobs", "experts", "pools", "datasets", "forests"]

@@ -23,15 +23,14 @@ from evomerge.connectors.hosts import Hosts, Origin, best_match
 from evomerge.connectors.http import (
     BadAnswerError,
     NotConnectedError,
-    Reply,
-    Target,
     Transport,
     UnreachableError,
-    Wire,
+    open_wire,
 )
 from evomerge.connectors.limits import EndpointLimits, Gate
 from evomerge.connectors.question import Endpoint
 from evomerge.connectors.retries import AgainError, Retries
+from evomerge.connectors.wire import Reply, Target, Wire
 
 T = TypeVar("T")
 Scheme = Callable[[str], Mapping[str, str]]
@@ -296,7 +295,7 @@ class Caller:
         if way is None:
             origin = Origin(whole.scheme, whole.host, whole.port)
             limits = best_match(self.limits, origin) or EndpointLimits()
-            wire = Wire(connections=limits.concurrency, transport=self.transport)
+            wire = open_wire(self.transport, connections=limits.concurrency)
             way = self._ways[whole.name] = Way(origin, limits, Gate(limits), wire)
         return way, whole.path
 

@@ -1,4 +1,4 @@
-"""Everything that speaks HTTP to the outside: clients, connections, timeouts.
+"""What speaks HTTP through httpx: a client of our own service, and injected transports.
 
 The only module of the package that imports httpx; a test holds that rule. Tests reach no network:
 they inject a transport.
@@ -6,16 +6,14 @@ they inject a transport.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from evomerge.connectors.http_errors import (
     BadAddressError,
@@ -29,6 +27,18 @@ from evomerge.connectors.http_errors import (
 )
 from evomerge.connectors.sse import ServerSentEvent
 from evomerge.connectors.sse import events as server_sent_events
+from evomerge.connectors.wire import (
+    BODY_LIMIT,
+    NetworkWire,
+    Reply,
+    Target,
+    Timeouts,
+    Wire,
+    address,
+    in_words,
+    read_body,
+    sent_headers,
+)
 
 __all__ = [
     "BadAddressError",
@@ -38,27 +48,16 @@ __all__ = [
     "NotConnectedError",
     "Params",
     "Part",
-    "Reply",
     "ServerSentEvent",
     "StatusError",
-    "Target",
-    "Timeouts",
     "Transport",
+    "TransportWire",
     "UnreachableError",
-    "Wire",
+    "open_wire",
 ]
 
 Transport = httpx.AsyncBaseTransport
 Params = Mapping[str, str | int | float | bool]
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """Seconds to wait for a connection, and for each read or write on it."""
-
-    connect: float = 5.0
-    read: float = 60.0
-    write: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -69,65 +68,20 @@ class Part:
     path: Path
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where one request goes: a route of a server, at an address that was checked beforehand.
+class TransportWire:
+    """A wire over an injected httpx transport, as tests have it."""
 
-    Attributes:
-        scheme: http or https.
-        address: the numeric address to connect to; no name is looked up again.
-        port: of the server.
-        path: with everything behind the authority.
-        host: the server's name, for the Host header and the TLS certificate.
-        authority: the name with its port where that is not the scheme's own.
-    """
-
-    scheme: str
-    address: str
-    port: int
-    path: str
-    host: str
-    authority: str
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One whole answer, whatever its status.
-
-    Attributes:
-        headers: names in lower case; of several with one name, the last.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class Wire:
-    """A connection pool that sends one request and reads one whole answer. Close it at the end.
-
-    It follows no redirect, keeps no cookie, asks no proxy of the environment and looks up no name:
-    it stands below httpx's client, which does these.
-    """
-
-    def __init__(
-        self,
-        *,
-        connections: int = 100,
-        transport: Transport | None = None,
-        body_limit: int = 32 << 20,
-    ) -> None:
+    def __init__(self, transport: Transport, *, body_limit: int = BODY_LIMIT) -> None:
         """
         Args:
-            connections: open at once at most.
-            transport: what carries the requests; the network by default.
+            transport: what carries the requests.
             body_limit: bytes of an answer's body at most.
         """
-        self._transport = transport or _fast_transport(connections)
+        self._transport = transport
         self._body_limit = body_limit
 
     async def close(self) -> None:
-        """End every connection."""
+        """See `Wire.close`."""
         await self._transport.aclose()
 
     async def send(
@@ -139,54 +93,35 @@ class Wire:
         content: bytes | None,
         timeouts: Timeouts,
     ) -> Reply:
-        """The answer of one request; cancelling ends its connection.
-
-        Raises:
-            NotConnectedError: nothing was sent.
-            UnreachableError: the connection was lost, or silent for too long.
-            BadAnswerError: not HTTP, or a body beyond the limit.
-        """
-        fields = {"Host": target.authority, "Accept-Encoding": "identity", **headers}
-        if content is not None or method == "POST":
-            fields["Content-Length"] = str(len(content or b""))
+        """See `Wire.send`."""
         request = httpx.Request(
             method,
-            _url(target),
-            headers=[
-                (name.encode("ascii"), value.encode("ascii")) for name, value in fields.items()
-            ],
-            # Not as `content`, for which httpx would write the headers a second time.
-            stream=httpx.ByteStream(content or b""),
+            address(target),
+            headers=sent_headers(target, headers),
+            content=content,
             extensions={"timeout": _seconds(timeouts), "sni_hostname": target.host},
         )
-        request.read()
         try:
             answer = await self._transport.handle_async_request(request)
             try:
-                headers = {
-                    name.decode("latin-1").lower(): value.decode("latin-1")
-                    for name, value in answer.headers.raw
-                }
-                body = await self._body(answer, "content-encoding" not in headers)
+                found = {name.lower(): value for name, value in answer.headers.multi_items()}
+                body = await read_body(answer.aiter_bytes(), self._body_limit)
             finally:
                 await answer.aclose()
-        except (httpx.TransportError, httpx.DecodingError, aiohttp.ClientError) as error:
+        except (httpx.TransportError, httpx.DecodingError) as error:
             raise _failure(error) from error
-        return Reply(answer.status_code, headers, body)
+        return Reply(answer.status_code, found, body)
 
-    async def _body(self, answer: httpx.Response, plain: bool) -> bytes:
-        chunks, size, stream = [], 0, answer.stream
-        # Asked not to compress, most servers do not: then the decoding steps are left out. (What
-        # an injected transport has read already can be had in no other way.)
-        coming: AsyncIterable[bytes] = answer.aiter_bytes()
-        if plain and not answer.is_stream_consumed and isinstance(stream, httpx.AsyncByteStream):
-            coming = stream
-        async for chunk in coming:
-            size += len(chunk)
-            if size > self._body_limit:
-                raise BadAnswerError(f"a body of more than {self._body_limit} bytes")
-            chunks.append(chunk)
-        return b"".join(chunks)
+
+def open_wire(transport: Transport | None, *, connections: int = 100) -> Wire:
+    """A wire over `transport`, or to the network where it is None.
+
+    Of the environment, SSL_CERT_FILE and SSL_CERT_DIR alone are heeded: private authorities are
+    common.
+    """
+    if transport is not None:
+        return TransportWire(transport)
+    return NetworkWire(httpx.create_ssl_context(), connections=connections)
 
 
 class HttpClient:
@@ -325,16 +260,10 @@ class HttpClient:
             raise UnreachableError(f"{self._client.base_url} did not answer in time") from error
         except httpx.TransportError as error:
             raise UnreachableError(
-                f"cannot reach {self._client.base_url}: {_words(error)}"
+                f"cannot reach {self._client.base_url}: {in_words(error)}"
             ) from error
         except (httpx.DecodingError, httpx.TooManyRedirects) as error:
             raise BadAnswerError(f"{self._client.base_url}: {error}") from error
-
-
-@lru_cache(maxsize=1024)
-def _url(target: Target) -> httpx.URL:
-    literal = f"[{target.address}]" if ":" in target.address else target.address
-    return httpx.URL(f"{target.scheme}://{literal}:{target.port}{target.path}")
 
 
 @lru_cache(maxsize=128)
@@ -348,40 +277,15 @@ def _seconds(timeouts: Timeouts) -> dict[str, float]:
     }
 
 
-def _fast_transport(connections: int) -> Transport:
-    """aiohttp's connections: httpx's own pool looks at all of them for each request, which at 64
-    costs milliseconds of processor time (benchmarks/connector_throughput.py)."""
-
-    def session() -> aiohttp.ClientSession:
-        # No limit of its own: whoever sends has been let through a gate of this width.
-        pool = aiohttp.TCPConnector(limit=connections, keepalive_timeout=30.0, ssl=context)
-        return aiohttp.ClientSession(connector=pool, cookie_jar=aiohttp.DummyCookieJar())
-
-    # Of the environment, SSL_CERT_FILE and SSL_CERT_DIR alone: private authorities are common.
-    context = httpx.create_ssl_context()
-    return AiohttpTransport(client=session, verify=context)
-
-
-def _failure(error: Exception) -> HttpError:
-    """What went wrong below; httpx-aiohttp names a lost connection as one that never was."""
-    found = error.__cause__ if isinstance(error.__cause__, aiohttp.ClientError) else error
-    if isinstance(
-        found,
-        httpx.ConnectError
-        | httpx.ConnectTimeout
-        | aiohttp.ClientConnectorError
-        | aiohttp.ConnectionTimeoutError,
-    ):
-        return NotConnectedError(f"cannot connect: {_words(found)}")
-    if isinstance(found, httpx.TimeoutException | aiohttp.ServerTimeoutError):
+def _failure(error: httpx.TransportError | httpx.DecodingError) -> HttpError:
+    """What went wrong below."""
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return NotConnectedError(f"cannot connect: {in_words(error)}")
+    if isinstance(error, httpx.TimeoutException):
         return UnreachableError("silent for too long")
-    if isinstance(found, httpx.DecodingError | aiohttp.ClientResponseError):
-        return BadAnswerError(f"not what HTTP promises: {_words(found)}")
-    return UnreachableError(f"the connection was lost: {_words(found)}")
-
-
-def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    if isinstance(error, httpx.DecodingError):
+        return BadAnswerError(f"not what HTTP promises: {in_words(error)}")
+    return UnreachableError(f"the connection was lost: {in_words(error)}")
 
 
 def _checked(base_url: str) -> httpx.URL:

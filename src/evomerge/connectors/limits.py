@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aiolimiter import AsyncLimiter
 
-from evomerge.connectors.http import Timeouts
+from evomerge.connectors.wire import Timeouts
 
 
 @dataclass(frozen=True)

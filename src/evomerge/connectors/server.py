@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from evomerge.connectors.base import Evaluator
 from evomerge.connectors.client import Call, Caller
-from evomerge.connectors.http import Reply
 from evomerge.connectors.question import Endpoint
+from evomerge.connectors.wire import Reply
 from evomerge.evaluation.example import Example
 
 T = TypeVar("T")
