@@ -41,7 +41,9 @@ LATE = (
     "evomerge.merging.lora",
     "evomerge.merging.operators",
     "evomerge.merging.parallel",
+    "evomerge.merging.rules",
     "evomerge.merging.checkpoint.average",
+    "evomerge.merging.checkpoint.filling",
     "evomerge.merging.checkpoint.kernels",
     "evomerge.merging.checkpoint.merge",
     "evomerge.merging.checkpoint.space",
@@ -54,6 +56,7 @@ LATE = (
     "evomerge.app.worker.forest_scores",
     "evomerge.app.worker.lora_bench",
     "evomerge.app.worker.remote_shelf",
+    "evomerge.app.worker.rule_bench",
     "evomerge.migrations.",
 )
 for module in pkgutil.walk_packages(evomerge.__path__, "evomerge.", onerror=lambda name: None):
