@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks import make_choice_example
 
+from benchmarks import make_choice_example
 from evomerge.app.cli import jobfile
 from evomerge.app.schemas.result import (
     CallsResult,
