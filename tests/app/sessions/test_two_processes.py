@@ -79,7 +79,7 @@ async def test_a_search_from_one_process_over_anothers_adapters(tmp_path: Path) 
             assert (await ended(owner, local["id"]))["error"] is None
             away = await evaluations(client, job["id"])
             at_home = await evaluations(owner, local["id"])
-        assert len(away) == len(at_home) == 3 + 12
+        assert len(away) == len(at_home) == 3 + 3 + 12
         for near, far in zip(at_home, away, strict=True):
             np.testing.assert_allclose(far["beta"], near["beta"], atol=1e-9)
             assert far["loss"] == pytest.approx(near["loss"], abs=1e-6)

@@ -188,7 +188,8 @@ async def test_a_remote_job_finds_the_losses_of_the_local_one(
         local = await created(client, "/v1/merge_jobs", PRESET)
         assert (await ended(client, local["id"]))["error"] is None
         at_home = await evaluations(client, local["id"])
-    assert len(away) == len(at_home) == 3 + 12
+    # Experts alone, averages of the best two, and two stages.
+    assert len(away) == len(at_home) == 3 + 3 + 12
     for one, other in zip(away, at_home, strict=True):
         np.testing.assert_allclose(one["alpha"], other["alpha"])
         np.testing.assert_allclose(one["beta"], other["beta"], atol=1e-9)
@@ -197,7 +198,7 @@ async def test_a_remote_job_finds_the_losses_of_the_local_one(
     assert result["held_out"] == []
     assert "provider's own" in result["unproven"]
     (calls,) = result["calls"].values()
-    assert calls["requests"] == 2 * 15 + 2 * 2
+    assert calls["requests"] == 2 * 18 + 2 * 2
     merge = artifact.json()
     assert set(merge["adapters"]) == {"ann", "bob", "eve"}
     assert merge["materialized"] is None  # this key may not
@@ -270,7 +271,7 @@ async def test_optimize_is_charged_for_what_it_scored_and_refused_beyond_the_quo
     async with holder.client(RICH) as rich, holder.working():
         session = await created(rich, "/v1/sessions", {"preset_id": "relatives"})
         path = f"/v1/sessions/{session['session_id']}"
-        scored = 3 + 4 + 8
+        scored = 3 + 3 + 4 + 8
         for _ in range(40 // scored):
             await created(rich, f"{path}/optimize", {})
         refused = await rich.post(f"{path}/optimize", json={})

@@ -75,6 +75,15 @@ def test_losses_are_those_of_the_definition(case: tuple, head: float) -> None:  
             assert misses[p, x] == float(best != truth[x])
 
 
+def test_experts_that_cancel_out_leave_the_first_option() -> None:
+    """Though rounding leaves a little of the one or the other."""
+    some = 0.7 * np.array([[0, -5], [-1, -2], [-6, -4]])
+    log_probs = np.concatenate([some, some[:, ::-1]])[None]
+    fusion = ChoiceFusion(log_probs, np.array([2]), np.array([0]))
+    misses = fusion.losses(np.ones((1, 6)), np.full((1, 6), 0.3), "choice_accuracy")
+    assert misses.tolist() == [[0.0]]
+
+
 @settings(deadline=None)
 @given(case=cases())
 def test_one_example_is_fused_as_many_are_scored(case: tuple) -> None:  # type: ignore[type-arg]

@@ -51,7 +51,8 @@ def first_best(scores: FloatArray) -> IntArray:
     """
     top = scores.max(axis=1, keepdims=True)
     size = np.where(np.isfinite(scores), np.abs(scores), 0.0).max(axis=1, keepdims=True)
-    near = scores >= top - _EQUAL * size
+    # At least as of numbers near one: what cancels out leaves the rounding of its parts.
+    near = scores >= top - _EQUAL * np.maximum(size, 1.0)
     best: IntArray = near.argmax(axis=1)
     return best
 
